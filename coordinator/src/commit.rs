@@ -1,0 +1,129 @@
+//! The fenced commit: all heads of a round advance in one conditional transaction, or none does.
+//!
+//! Every object a round names is anchored at one of its heads, and every head is written on condition of the version that its claim
+//! saw: the anchor's generation is checked in the same transaction (C3).
+//!
+//! ```text
+//! transact --applied--> Committed
+//!    |---refused-----> is the commit in the heads already? (a late answer of ours)  yes: Committed, no: Fenced
+//!    `---unclear-----> read heads: committed | not yet: send the same again | lost  (T5)
+//! ```
+
+use async_trait::async_trait;
+use weir_model::decide::{Resolution, decide_resolve};
+use weir_model::{Clock, CommitId, Generation, Head, ShardKey};
+
+use crate::claim::{Claim, encode, read_head};
+use crate::keys;
+use crate::store::{Condition, CoordinationStore, StoreError, TransactOutcome, Write};
+
+/// Times an unclear or failed answer is followed up before the invocation gives up; what is committed stays so.
+const ATTEMPTS_MAX: u32 = 12;
+
+/// Heads that advanced.
+pub type Committed = Vec<Claim>;
+
+/// What came of a commit.
+#[must_use]
+#[derive(Debug)]
+pub enum CommitOutcome {
+    /// All heads advanced; these claims continue the old ones.
+    Committed(Committed),
+    /// Another generation holds a shard: nothing of this round can ever land.
+    Fenced {
+        /// The shard.
+        shard: ShardKey,
+        /// Its generation now.
+        by: Generation,
+    },
+}
+
+/// Looks for a commit in the manifests of a shard, when it is no longer among the recent ones.
+#[async_trait]
+pub trait ManifestLookup: Send + Sync {
+    /// Whether the manifests of `head` hold `commit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    async fn has(&self, head: &Head, commit: CommitId) -> Result<bool, StoreError>;
+}
+
+/// Advances each claim to its next head.
+///
+/// - `advances`: claims and the heads that [`weir_model::decide::decide_commit`] gave; all hold the commit `id`.
+///
+/// # Errors
+/// [`StoreError`] if the table does not answer clearly after bounded retries: the round may have landed, so the caller must drop its
+/// state and load again (C2).
+pub async fn commit(
+    store: &dyn CoordinationStore,
+    clock: &dyn Clock,
+    lookup: &dyn ManifestLookup,
+    advances: Vec<(Claim, Head)>,
+    id: CommitId,
+) -> Result<CommitOutcome, StoreError> {
+    let mut writes = Vec::with_capacity(advances.len());
+    for (claim, next) in &advances {
+        writes.push(Write::Put { key: keys::head(claim.shard()), condition: Condition::VersionIs(claim.version), body: encode(next)? });
+    }
+    let mut last = None;
+    for attempt in 0..ATTEMPTS_MAX {
+        match store.transact(writes.clone()).await {
+            Ok(TransactOutcome::Applied) => return Ok(CommitOutcome::Committed(committed(advances))),
+            Ok(TransactOutcome::Refused(_)) | Err(StoreError::Indeterminate(_)) => match resolve(store, lookup, &advances, id).await {
+                Ok(Resolution::Committed) => return Ok(CommitOutcome::Committed(committed(advances))),
+                Ok(Resolution::Lost { by }) => return Ok(fenced(&advances, by)),
+                Ok(Resolution::Resend | Resolution::LookInManifest) => {}
+                Err(error) => last = Some(error),
+            },
+            Err(StoreError::Determinate(message)) => last = Some(StoreError::Determinate(message)),
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => return Err(error),
+        }
+        clock.sleep(backoff(attempt, id)).await;
+    }
+    Err(last.unwrap_or_else(|| StoreError::Indeterminate("no clear answer to a commit".to_owned())))
+}
+
+fn committed(advances: Vec<(Claim, Head)>) -> Committed {
+    advances.into_iter().map(|(claim, head)| Claim { head, version: claim.version + 1 }).collect()
+}
+
+fn fenced(advances: &[(Claim, Head)], by: Generation) -> CommitOutcome {
+    let shard = advances.iter().find(|(claim, _)| claim.head.generation != by).or(advances.first());
+    match shard {
+        Some((claim, _)) => CommitOutcome::Fenced { shard: claim.shard(), by },
+        None => CommitOutcome::Committed(Vec::new()),
+    }
+}
+
+/// The transaction is all or nothing, so one head that is decided decides for all; a head that has not moved says nothing yet.
+async fn resolve(
+    store: &dyn CoordinationStore,
+    lookup: &dyn ManifestLookup,
+    advances: &[(Claim, Head)],
+    id: CommitId,
+) -> Result<Resolution, StoreError> {
+    for (claim, _) in advances {
+        let (head, version) = read_head(store, claim.shard()).await?;
+        let mut resolution = decide_resolve(&head, version, claim.version, id, None);
+        if resolution == Resolution::LookInManifest {
+            let found = lookup.has(&head, id).await?;
+            resolution = decide_resolve(&head, version, claim.version, id, Some(found));
+        }
+        match resolution {
+            Resolution::Committed | Resolution::Lost { .. } => return Ok(resolution),
+            Resolution::Resend | Resolution::LookInManifest => {}
+        }
+    }
+    Ok(Resolution::Resend)
+}
+
+/// Doubles from 2 ms to 1 s, with up to half of it again from the commit's own random bits.
+fn backoff(attempt: u32, id: CommitId) -> std::time::Duration {
+    let base = 2u64 << attempt.min(9);
+    let jitter = (id.0 >> (8 * (attempt % 8))) as u64 % (base / 2).max(1);
+    std::time::Duration::from_millis(base.min(1_000) + jitter)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Counts requests and injects faults: a decorator over the table's seam.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+
+use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
+
+/// What a fault does to one transaction: *did it happen* and *did the caller hear* are drawn apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No fault.
+    None,
+    /// It does not happen, and the caller hears so.
+    Refused,
+    /// It happens, the caller does not hear.
+    AnswerLost,
+    /// It does not happen, the caller does not hear.
+    RequestLost,
+}
+
+/// Decides the fault of each transaction.
+pub trait Faults: Send + Sync + std::fmt::Debug {
+    /// Fault of the next transaction.
+    fn next(&self) -> Fault;
+
+    /// Whether the next read fails.
+    fn read_fails(&self) -> bool;
+}
+
+/// Requests so far.
+#[derive(Debug, Default)]
+pub struct TableCounts {
+    /// Reads of one item or one partition.
+    pub reads: AtomicU64,
+    /// Transactions.
+    pub transactions: AtomicU64,
+    /// Items written by them.
+    pub writes: AtomicU64,
+}
+
+/// A table that counts, and perhaps fails.
+#[derive(Debug)]
+pub struct CountingTable {
+    inner: Arc<dyn CoordinationStore>,
+    counts: Arc<TableCounts>,
+    faults: Option<Arc<dyn Faults>>,
+}
+
+impl CountingTable {
+    /// Counts what goes to `inner`.
+    pub fn new(inner: Arc<dyn CoordinationStore>, counts: Arc<TableCounts>) -> Self {
+        Self { inner, counts, faults: None }
+    }
+
+    /// Adds faults.
+    #[must_use]
+    pub fn with_faults(mut self, faults: Arc<dyn Faults>) -> Self {
+        self.faults = Some(faults);
+        self
+    }
+
+    fn read(&self) -> Result<(), StoreError> {
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        match &self.faults {
+            Some(faults) if faults.read_fails() => Err(StoreError::Determinate("injected: read failed".to_owned())),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl CoordinationStore for CountingTable {
+    async fn get(&self, key: &ItemKey) -> Result<Option<Item>, StoreError> {
+        self.read()?;
+        self.inner.get(key).await
+    }
+
+    async fn query(&self, partition: &str) -> Result<Vec<Item>, StoreError> {
+        self.read()?;
+        self.inner.query(partition).await
+    }
+
+    async fn transact(&self, writes: Vec<Write>) -> Result<TransactOutcome, StoreError> {
+        self.counts.transactions.fetch_add(1, Ordering::Relaxed);
+        self.counts.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
+        match self.faults.as_ref().map_or(Fault::None, |faults| faults.next()) {
+            Fault::None => self.inner.transact(writes).await,
+            Fault::Refused => Err(StoreError::Determinate("injected: refused".to_owned())),
+            Fault::RequestLost => Err(StoreError::Indeterminate("injected: request lost".to_owned())),
+            Fault::AnswerLost => {
+                let _ = self.inner.transact(writes).await?;
+                Err(StoreError::Indeterminate("injected: answer lost".to_owned()))
+            }
+        }
+    }
+
+    fn changes(&self) -> Changes {
+        self.inner.changes()
+    }
+}

@@ -1,0 +1,139 @@
+//! Jobs by name: created in one transaction, opened by any process.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use weir_model::job::{DesiredState, JobRow, NameRow};
+use weir_model::layout::Layout;
+use weir_model::retention::Retention;
+use weir_model::{Head, JobId, ShardKey, StageId};
+
+use crate::claim::{encode, read_head};
+use crate::keys;
+use crate::store::{Condition, CoordinationStore, ItemKey, StoreError, TRANSACTION_ITEMS_MAX, TransactOutcome, Write};
+
+/// What came of creating a job.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// It is there.
+    Created,
+    /// Another job bears the name.
+    NameTaken(JobId),
+}
+
+fn body<T: Serialize>(key: &ItemKey, value: &T) -> Result<bytes::Bytes, StoreError> {
+    let encoded = serde_json::to_vec(value);
+    encoded.map(Into::into).map_err(|error| StoreError::Corrupt { key: key.to_string(), message: error.to_string() })
+}
+
+fn put<T: Serialize>(key: ItemKey, condition: Condition, value: &T) -> Result<Write, StoreError> {
+    Ok(Write::Put { body: body(&key, value)?, key, condition })
+}
+
+async fn read<T: DeserializeOwned>(store: &dyn CoordinationStore, key: &ItemKey) -> Result<Option<(T, u64)>, StoreError> {
+    let Some(item) = store.get(key).await? else { return Ok(None) };
+    let parsed = serde_json::from_slice(&item.body);
+    parsed.map(|value| Some((value, item.version))).map_err(|error| StoreError::Corrupt { key: key.to_string(), message: error.to_string() })
+}
+
+/// Creates a job: heads first (nobody finds them without the job row), then name, job row, layouts and retention in one transaction.
+///
+/// # Errors
+/// [`StoreError`]; a job whose name row is missing does not exist, whatever else was written.
+pub async fn create(
+    store: &dyn CoordinationStore,
+    row: &JobRow,
+    layouts: &[(StageId, Layout)],
+    shards: &[ShardKey],
+) -> Result<CreateOutcome, StoreError> {
+    for chunk in shards.chunks(TRANSACTION_ITEMS_MAX) {
+        let mut heads = Vec::new();
+        for shard in chunk {
+            heads.push(Write::Put { key: keys::head(*shard), condition: Condition::Absent, body: encode(&Head::new(*shard))? });
+        }
+        if store.transact(heads).await? != TransactOutcome::Applied {
+            return Err(StoreError::Invalid(format!("job id {} is in use", row.job)));
+        }
+    }
+    let mut writes = vec![
+        put(keys::name(&row.name), Condition::Absent, &NameRow { job: row.job })?,
+        put(keys::job(row.job), Condition::Absent, row)?,
+        put(keys::retention(row.job), Condition::Absent, &Retention::new())?,
+    ];
+    for (stage, layout) in layouts {
+        writes.push(put(keys::layout(row.job, *stage), Condition::Absent, layout)?);
+    }
+    match store.transact(writes).await? {
+        TransactOutcome::Applied => Ok(CreateOutcome::Created),
+        TransactOutcome::Refused(_) => match find(store, &row.name).await? {
+            Some(job) => Ok(CreateOutcome::NameTaken(job)),
+            None => Err(StoreError::Determinate("the job's rows changed while it was created".to_owned())),
+        },
+    }
+}
+
+/// The job that bears `name`.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find(store: &dyn CoordinationStore, name: &str) -> Result<Option<JobId>, StoreError> {
+    Ok(read::<NameRow>(store, &keys::name(name)).await?.map(|(row, _)| row.job))
+}
+
+/// Names of all jobs with their ids.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn list(store: &dyn CoordinationStore) -> Result<Vec<(String, JobId)>, StoreError> {
+    let parse = |item: crate::Item| {
+        let row: NameRow = serde_json::from_slice(&item.body).ok()?;
+        Some((item.key.sort, row.job))
+    };
+    Ok(store.query("name").await?.into_iter().filter_map(parse).collect())
+}
+
+/// A job's row.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if there is none.
+pub async fn row(store: &dyn CoordinationStore, job: JobId) -> Result<JobRow, StoreError> {
+    let key = keys::job(job);
+    let found = read::<JobRow>(store, &key).await?;
+    found.map(|(row, _)| row).ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })
+}
+
+/// Marks a job as finished; a second time is harmless.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn finish(store: &dyn CoordinationStore, job: JobId) -> Result<(), StoreError> {
+    let key = keys::job(job);
+    let Some((mut row, version)) = read::<JobRow>(store, &key).await? else { return Ok(()) };
+    if row.desired == DesiredState::Finished {
+        return Ok(());
+    }
+    row.desired = DesiredState::Finished;
+    // Whoever changed the row meanwhile finished it too, or wants something else of the job.
+    let _ = store.transact(vec![put(key, Condition::VersionIs(version), &row)?]).await?;
+    Ok(())
+}
+
+/// Heads of `shards`, in order, each strongly consistent.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn heads(store: &dyn CoordinationStore, shards: &[ShardKey]) -> Result<Vec<Head>, StoreError> {
+    let mut heads = Vec::with_capacity(shards.len());
+    for shard in shards {
+        heads.push(read_head(store, *shard).await?.0);
+    }
+    Ok(heads)
+}
+
+pub(crate) async fn read_row<T: DeserializeOwned>(store: &dyn CoordinationStore, key: &ItemKey) -> Result<Option<(T, u64)>, StoreError> {
+    read(store, key).await
+}
+
+pub(crate) fn put_row<T: Serialize>(key: ItemKey, condition: Condition, value: &T) -> Result<Write, StoreError> {
+    put(key, condition, value)
+}

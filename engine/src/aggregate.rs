@@ -1,0 +1,81 @@
+//! The aggregates of a window stage: which columns they read, what their partial looks like, and how to make accumulators.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::compute::prep_null_mask_filter;
+use datafusion::arrow::datatypes::{Field, FieldRef, SchemaRef};
+use datafusion::logical_expr::GroupsAccumulator;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
+use datafusion::physical_expr::expressions::Column;
+use weir_plan::AggregateSpec;
+
+use crate::EngineError;
+
+/// One aggregate, bound to the columns of the lane's fragment.
+#[derive(Debug)]
+pub struct Aggregate {
+    function: AggregateFunctionExpr,
+    args: Vec<usize>,
+    filter: Option<usize>,
+    state: Vec<FieldRef>,
+}
+
+impl Aggregate {
+    /// Binds `spec` to the columns of `input`, the output of the lane's fragment.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if the function does not take those columns.
+    pub fn new(spec: &AggregateSpec, input: &SchemaRef) -> Result<Self, EngineError> {
+        let column = |&index: &usize| Arc::new(Column::new(input.field(index).name(), index)) as Arc<dyn PhysicalExpr>;
+        let args: Vec<_> = spec.args.iter().map(column).collect();
+        let function = AggregateExprBuilder::new(Arc::clone(&spec.function), args)
+            .schema(Arc::clone(input))
+            .alias(spec.name.clone())
+            .build()?;
+        let state = (function.state_fields()?.iter())
+            .map(|field| Arc::new(Field::new(state_name(&spec.name, field.name()), field.data_type().clone(), true)))
+            .collect();
+        Ok(Self { function, args: spec.args.clone(), filter: spec.filter, state })
+    }
+
+    /// Columns of its partial, named `{output}__{part}`.
+    #[must_use]
+    pub fn state_fields(&self) -> &[FieldRef] {
+        &self.state
+    }
+
+    /// Its result column.
+    #[must_use]
+    pub fn result_field(&self) -> FieldRef {
+        let field = self.function.field();
+        Arc::new(Field::new(self.function.name(), field.data_type().clone(), true))
+    }
+
+    /// A fresh accumulator.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if the function has no vectorised form; the plan lists only those that do.
+    pub fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, EngineError> {
+        Ok(self.function.create_groups_accumulator()?)
+    }
+
+    /// Its argument columns of `rows` and the rows its FILTER lets through.
+    #[must_use]
+    pub fn arguments(&self, rows: &RecordBatch) -> (Vec<ArrayRef>, Option<BooleanArray>) {
+        let args = self.args.iter().map(|&index| Arc::clone(rows.column(index))).collect();
+        let filter = self.filter.and_then(|index| rows.column(index).as_any().downcast_ref::<BooleanArray>()).map(|mask| {
+            // A NULL condition is not true.
+            if mask.null_count() > 0 { prep_null_mask_filter(mask) } else { mask.clone() }
+        });
+        (args, filter)
+    }
+}
+
+/// `{output}__{part}`; the engine names a part `{output}[{part}]`.
+fn state_name(output: &str, engine_name: &str) -> String {
+    let part = engine_name.strip_prefix(output).unwrap_or(engine_name);
+    let part = part.trim_start_matches('[').trim_end_matches(']');
+    format!("{output}__{}", if part.is_empty() { "value" } else { part })
+}

@@ -1,0 +1,42 @@
+//! What can go wrong while a batch runs.
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::error::DataFusionError;
+
+/// A batch that cannot be run. Nothing of it was committed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// An expression of the user's SQL failed on a row, or the engine refused the plan.
+    #[error("running the job's SQL: {0}")]
+    Query(#[from] DataFusionError),
+    /// Arrow refused to build a batch.
+    #[error("building a batch: {0}")]
+    Arrow(#[from] ArrowError),
+    /// Rows do not have the columns the plan says.
+    #[error("{place}: expected columns {expected}, found {found}")]
+    Schema {
+        /// Where the rows came from.
+        place: &'static str,
+        /// Names and types of the plan.
+        expected: String,
+        /// Names and types of the rows.
+        found: String,
+    },
+    /// A type that key groups are not defined for.
+    #[error(transparent)]
+    State(#[from] weir_state::StateError),
+}
+
+impl EngineError {
+    /// Rows whose columns differ from the plan's.
+    pub(crate) fn schema(
+        place: &'static str,
+        expected: &datafusion::arrow::datatypes::Schema,
+        found: &datafusion::arrow::datatypes::Schema,
+    ) -> Self {
+        let columns = |schema: &datafusion::arrow::datatypes::Schema| {
+            schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect::<Vec<_>>().join(", ")
+        };
+        Self::Schema { place, expected: columns(expected), found: columns(found) }
+    }
+}

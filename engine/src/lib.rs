@@ -1,0 +1,24 @@
+//! The stage runner: feeds batches through a stage's fragment and folds them into the state we own.
+//!
+//! Why: DataFusion evaluates expressions and knows the aggregates; what must survive a crash, a rescale or a replay (panes, partials,
+//! watermarks, firing order) is ours.
+//! Never: storage, coordination, clocks, or a table of its own.
+//!
+//! ```text
+//! source batch -> Rowtime -> Fragment -> PaneTable --partials--> [segment] --> PaneTable -> fire -> Fragment -> results
+//!                 (lane.rs)                                        (merge.rs)
+//! ```
+pub mod lane;
+pub mod merge;
+
+pub mod aggregate;
+pub mod fragment;
+pub mod pane_table;
+pub mod panes;
+pub mod rowtime;
+
+mod error;
+
+pub use error::EngineError;
+pub use lane::{LaneEpoch, LaneOperator};
+pub use merge::{MergeOperator, MergeOutput};

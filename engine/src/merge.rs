@@ -1,0 +1,182 @@
+//! The merge stage's operator: folds partials by pane, fires the panes that the watermark has passed, gives its state away for a
+//! checkpoint and takes it back.
+//!
+//! ```text
+//! partials --merge--> PaneTable per pane --fire (pane end <= watermark)--> output fragment --> result rows
+//! rows behind their lane's watermark --late?--> late stream, else partials of one row each
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::compute::{filter_record_batch, not};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::DFSchema;
+use weir_model::Watermark;
+use weir_plan::Pipeline;
+
+use crate::EngineError;
+use crate::fragment::FragmentRunner;
+use crate::pane_table::{PaneShape, PaneTable};
+use crate::panes::split_by_pane;
+use crate::rowtime::RowtimeReader;
+
+/// What one batch of a merge shard made.
+#[derive(Debug, Default)]
+pub struct MergeOutput {
+    /// Result rows in the sink's columns, ascending by pane, then by key group.
+    pub rows: Vec<RecordBatch>,
+    /// Rows that came after their window had fired; the source's columns as the job reads them.
+    pub late: Vec<RecordBatch>,
+}
+
+/// Runs a merge shard's batches and holds its open panes.
+#[derive(Debug)]
+pub struct MergeOperator {
+    input: FragmentRunner,
+    output: FragmentRunner,
+    rowtime: RowtimeReader,
+    shape: Arc<PaneShape>,
+    panes: BTreeMap<i64, PaneTable>,
+    scratch: Vec<usize>,
+}
+
+impl MergeOperator {
+    /// Plans the merge stage of `pipeline`, without state. `None` if the pipeline has no window.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if a fragment cannot be planned.
+    pub async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
+        let (Some(window), Some(rowtime)) = (&pipeline.window, &pipeline.source.rowtime) else { return Ok(None) };
+        let input = FragmentRunner::new(&pipeline.input).await?;
+        let output = FragmentRunner::new(&window.output).await?;
+        let columns = DFSchema::try_from(input.input_schema().as_ref().clone())?;
+        let rowtime = RowtimeReader::new(rowtime, &columns)?;
+        let shape = Arc::new(PaneShape::new(window, input.output_schema(), key_groups)?);
+        Ok(Some(Self { input, output, rowtime, shape, panes: BTreeMap::new(), scratch: Vec::new() }))
+    }
+
+    /// Columns of partial rows and of checkpoints.
+    #[must_use]
+    pub fn partial_schema(&self) -> &SchemaRef {
+        &self.shape.partial_schema
+    }
+
+    /// Columns of [`MergeOutput::rows`].
+    #[must_use]
+    pub fn output_schema(&self) -> &SchemaRef {
+        self.output.output_schema()
+    }
+
+    /// Columns of [`MergeOutput::late`].
+    #[must_use]
+    pub fn late_schema(&self) -> &SchemaRef {
+        self.input.input_schema()
+    }
+
+    /// Number of open panes.
+    #[must_use]
+    pub fn open_panes(&self) -> usize {
+        self.panes.len()
+    }
+
+    /// Distinct (pane, key) pairs held.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.panes.values().map(PaneTable::groups).sum()
+    }
+
+    /// Bytes held in open panes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.panes.values().map(PaneTable::bytes).sum()
+    }
+
+    /// Least watermark at which a pane fires; `None` while no pane is open.
+    #[must_use]
+    pub fn act_at(&self) -> Option<Watermark> {
+        self.panes.keys().next().map(|&pane| Watermark(self.shape.grid.end(pane)))
+    }
+
+    /// Folds partial rows, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator refuses a value; [`EngineError::Schema`] for other columns.
+    pub fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
+        if partials.num_columns() != self.shape.partial_schema.fields().len() {
+            return Err(EngineError::schema("partial rows", &self.shape.partial_schema, &partials.schema()));
+        }
+        for (pane, rows) in split_by_pane(partials, 1)? {
+            let table = open(&mut self.panes, &self.shape, pane)?;
+            table.merge(&self.shape, &rows, &mut self.scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Folds rows that travelled as rows (`__kg`, then the source's columns). Returns those whose window has fired (R3).
+    ///
+    /// - `before`: the shard's watermark before the batch.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an expression fails on a row.
+    pub async fn merge_behind(&mut self, rows: &RecordBatch, before: Watermark) -> Result<Option<RecordBatch>, EngineError> {
+        let source: Vec<ArrayRef> = rows.columns()[1..].to_vec();
+        let rows = RecordBatch::try_new(Arc::clone(self.input.input_schema()), source)?;
+        let times = self.rowtime.times(&rows)?;
+        let grid = self.shape.grid;
+        let late: BooleanArray = times.iter().map(|time| time.map(|time| before.passed(grid.end(grid.pane_of(time))))).collect();
+        let late_rows = filter_record_batch(&rows, &late)?;
+        let on_time = filter_record_batch(&rows, &not(&late)?)?;
+        for output in self.input.run(vec![on_time]).await? {
+            for (pane, rows) in split_by_pane(&output, 0)? {
+                open(&mut self.panes, &self.shape, pane)?.update(&self.shape, &rows, &mut self.scratch)?;
+            }
+        }
+        Ok((late_rows.num_rows() > 0).then_some(late_rows))
+    }
+
+    /// Fires every pane that `after`, the watermark after the batch, has passed.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an aggregate or an output expression fails.
+    pub async fn fire(&mut self, after: Watermark) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut fired = Vec::new();
+        while let Some(entry) = self.panes.first_entry() {
+            let pane = *entry.key();
+            // The last pane of all time never ends; a closed stream fires it all the same (W2).
+            if !after.passed(self.shape.grid.end(pane)) {
+                break;
+            }
+            fired.push(entry.remove().into_results(&self.shape, pane)?);
+        }
+        if fired.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.output.run(fired).await
+    }
+
+    /// Gives the state as partial rows, one batch per pane, ascending by pane.
+    ///
+    /// The operator goes on from exactly those rows, as a restored one would: both have the same bits from here on (RP-1).
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator fails to give its state.
+    pub fn checkpoint(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut rows = Vec::with_capacity(self.panes.len());
+        for (pane, table) in std::mem::take(&mut self.panes) {
+            rows.push(table.into_partial(&self.shape, pane)?);
+        }
+        for batch in &rows {
+            self.merge(batch)?;
+        }
+        Ok(rows)
+    }
+}
+
+fn open<'a>(panes: &'a mut BTreeMap<i64, PaneTable>, shape: &PaneShape, pane: i64) -> Result<&'a mut PaneTable, EngineError> {
+    Ok(match panes.entry(pane) {
+        std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::btree_map::Entry::Vacant(entry) => entry.insert(PaneTable::new(shape)?),
+    })
+}

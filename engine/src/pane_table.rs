@@ -1,0 +1,218 @@
+//! One pane's groups: distinct keys and a partial of every aggregate for each, merged by left fold in the order of arrival.
+//!
+//! Why a left fold: floating sums depend on order. Folding rows and partials strictly in the recipe's order, and starting again from
+//! a checkpoint's rows in theirs, gives the same bits (RP-1).
+//!
+//! Exchange and checkpoint rows have the same columns:
+//!
+//! | column | type | unit | null | sorted by |
+//! | --- | --- | --- | --- | --- |
+//! | `__kg` | UInt16 | key group | never | second |
+//! | `__pane` | Int64 | pane number | never | first |
+//! | the window's keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
+//! | `{output}__{part}` | the partial's | | no value seen | |
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt16Array};
+use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use weir_plan::WindowStage;
+use weir_state::{key_groups, sort_by_key_group};
+
+use crate::EngineError;
+use crate::aggregate::Aggregate;
+use crate::panes::PaneGrid;
+
+/// Name of the key-group column.
+pub const KEY_GROUP_COLUMN: &str = "__kg";
+/// Name of the pane column.
+pub const PANE_COLUMN: &str = "__pane";
+
+/// Columns and aggregates that all panes of a stage share.
+#[derive(Debug)]
+pub struct PaneShape {
+    /// Numbering of the panes.
+    pub grid: PaneGrid,
+    /// Columns of exchange and checkpoint rows.
+    pub partial_schema: SchemaRef,
+    /// Columns of fired rows: `__pane`, keys, results.
+    pub result_schema: SchemaRef,
+    keys: SchemaRef,
+    aggregates: Vec<Aggregate>,
+    key_groups: u16,
+}
+
+impl PaneShape {
+    /// Shape of `window`, whose input fragment gives the columns `input` (`__pane`, keys, arguments and filters).
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an aggregate does not take its columns.
+    pub fn new(window: &WindowStage, input: &SchemaRef, key_groups: u16) -> Result<Self, EngineError> {
+        let aggregates = window.aggregates.iter().map(|spec| Aggregate::new(spec, input)).collect::<Result<Vec<_>, _>>()?;
+        let nullable = |field: &FieldRef| Arc::new(Field::new(field.name(), field.data_type().clone(), true));
+        let keys: Vec<FieldRef> = window.keys.iter().map(nullable).collect();
+        let pane = Arc::new(Field::new(PANE_COLUMN, DataType::Int64, false));
+        let mut partial = vec![Arc::new(Field::new(KEY_GROUP_COLUMN, DataType::UInt16, false)), Arc::clone(&pane)];
+        partial.extend(keys.iter().cloned());
+        partial.extend(aggregates.iter().flat_map(|aggregate| aggregate.state_fields().iter().cloned()));
+        let mut result = vec![pane];
+        result.extend(keys.iter().cloned());
+        result.extend(aggregates.iter().map(Aggregate::result_field));
+        Ok(Self {
+            grid: PaneGrid { size_micros: window.size_micros, offset_micros: window.offset_micros },
+            partial_schema: Arc::new(Schema::new(partial)),
+            result_schema: Arc::new(Schema::new(result)),
+            keys: Arc::new(Schema::new(keys)),
+            aggregates,
+            key_groups,
+        })
+    }
+
+    /// Number of key columns.
+    #[must_use]
+    pub fn key_count(&self) -> usize {
+        self.keys.fields().len()
+    }
+
+    /// Key groups of rows whose keys are `columns`.
+    ///
+    /// # Errors
+    /// [`EngineError::State`] for a key type that has no canonical bytes.
+    pub fn key_groups(&self, columns: &[ArrayRef], rows: usize) -> Result<UInt16Array, EngineError> {
+        let mut groups = Vec::with_capacity(rows);
+        key_groups(columns, rows, self.key_groups, &mut groups)?;
+        Ok(UInt16Array::from(groups))
+    }
+}
+
+/// Groups of one pane.
+pub struct PaneTable {
+    keys: Option<Box<dyn GroupValues>>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    groups: usize,
+}
+
+impl std::fmt::Debug for PaneTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PaneTable").field("groups", &self.groups).finish_non_exhaustive()
+    }
+}
+
+impl PaneTable {
+    /// A pane without groups.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator cannot be made.
+    pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
+        let keys = match shape.key_count() {
+            0 => None,
+            _ => Some(new_group_values(Arc::clone(&shape.keys), &GroupOrdering::None)?),
+        };
+        let accumulators = shape.aggregates.iter().map(Aggregate::accumulator).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { keys, accumulators, groups: 0 })
+    }
+
+    /// Number of distinct keys.
+    #[must_use]
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
+    /// Bytes held. Not free: asks every accumulator.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
+        keys + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
+    /// Folds rows of the input fragment (`__pane`, keys, arguments and filters) into the partials.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
+    pub fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
+        self.intern(&rows.columns()[1..=shape.key_count()], rows.num_rows(), scratch)?;
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.accumulators) {
+            let (args, filter) = aggregate.arguments(rows);
+            accumulator.update_batch(&args, scratch, filter.as_ref(), self.groups)?;
+        }
+        Ok(())
+    }
+
+    /// Folds partial rows (columns of [`PaneShape::partial_schema`]) of this pane into the partials, in order.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
+    pub fn merge(&mut self, shape: &PaneShape, partial: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
+        let first_state = 2 + shape.key_count();
+        self.intern(&partial.columns()[2..first_state], partial.num_rows(), scratch)?;
+        let mut at = first_state;
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.accumulators) {
+            let end = at + aggregate.state_fields().len();
+            accumulator.merge_batch(&partial.columns()[at..end], scratch, self.groups)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn intern(&mut self, keys: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
+        scratch.clear();
+        match &mut self.keys {
+            Some(values) => {
+                values.intern(keys, scratch)?;
+                self.groups = values.len();
+            }
+            None => {
+                scratch.resize(rows, 0);
+                self.groups = usize::from(rows > 0 || self.groups > 0);
+            }
+        }
+        Ok(())
+    }
+
+    fn emit_keys(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
+        Ok(match &mut self.keys {
+            Some(values) => values.emit(EmitTo::All)?,
+            None => Vec::new(),
+        })
+    }
+
+    /// Ends the table as partial rows, sorted by key group and then by first arrival.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator fails to give its state.
+    pub fn into_partial(mut self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
+        let keys = self.emit_keys()?;
+        let key_groups = shape.key_groups(&keys, self.groups)?;
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
+        columns.extend(keys);
+        for accumulator in &mut self.accumulators {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
+        let (order, _) = sort_by_key_group(&key_groups, shape.key_groups);
+        Ok(take_record_batch(&rows, &order)?)
+    }
+
+    /// Ends the table as results, sorted by key group and then by first arrival: the order does not depend on whether the table
+    /// was restored from a checkpoint (RP-1).
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an aggregate cannot be finalised (overflow).
+    pub fn into_results(mut self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
+        let keys = self.emit_keys()?;
+        let key_groups = shape.key_groups(&keys, self.groups)?;
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];
+        columns.extend(keys);
+        for accumulator in &mut self.accumulators {
+            columns.push(accumulator.evaluate(EmitTo::All)?);
+        }
+        let rows = RecordBatch::try_new(Arc::clone(&shape.result_schema), columns)?;
+        let (order, _) = sort_by_key_group(&key_groups, shape.key_groups);
+        Ok(take_record_batch(&rows, &order)?)
+    }
+}

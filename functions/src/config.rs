@@ -1,0 +1,223 @@
+//! Settings of a run: data with defaults; a configuration file, environment variables and flags say the same things.
+//!
+//! Order of precedence: flag, environment (`WEIR_` + the key in capitals), `weir.toml`, default. Unknown keys are errors.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How hard a commit holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Objects, folders and the table are synced before a commit counts: survives a power cut.
+    #[default]
+    Fsync,
+    /// What the operating system has taken counts: survives the death of the process.
+    Process,
+}
+
+/// Where an invocation runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Invoke {
+    /// A thread of the local host, with a warm cache.
+    #[default]
+    Thread,
+    /// A fresh process each time: nothing is kept between invocations.
+    Process,
+}
+
+/// Settings of a run. Times and sizes in text form (`1s`, `50ms`, `512MiB`) in files and flags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Config {
+    /// Objects: `memory:` or `file://DIR`.
+    pub store: String,
+    /// Coordination table: `memory:` or `sqlite://FILE`; by default beside the objects.
+    pub coordination: Option<String>,
+    /// Shards of every stage; fixed when the job is created. Default: the machine's cores.
+    pub parallelism: Option<u16>,
+    /// Longest time from reading a row to committing it.
+    #[serde(with = "duration_text")]
+    pub commit_interval: Duration,
+    /// How hard a commit holds.
+    pub durability: Durability,
+    /// Memory for state, caches and read-ahead of this process, in bytes.
+    #[serde(with = "bytes_text")]
+    pub memory: u64,
+    /// Where invocations run.
+    pub invoke: Invoke,
+    /// Key groups of the job; fixed when the job is created.
+    pub key_groups: u16,
+    /// How long others leave a silent owner's shards alone.
+    #[serde(with = "duration_text")]
+    pub lease: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            store: "file://weir-data".to_owned(),
+            coordination: None,
+            parallelism: None,
+            commit_interval: Duration::from_secs(1),
+            durability: Durability::Fsync,
+            memory: 1 << 30,
+            invoke: Invoke::Thread,
+            key_groups: weir_model::key_group::KEY_GROUPS_DEFAULT,
+            lease: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A setting that does not parse.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is there but cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a configuration.
+    #[error("{path}: {message}")]
+    Invalid {
+        /// The file.
+        path: String,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads `path`; the defaults where there is no such file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the file and the place in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text).map_err(|error| ConfigError::Invalid { path: shown, message: error.to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: shown, source }),
+        }
+    }
+
+    /// Where the table is: as set, else in the store's own place.
+    #[must_use]
+    pub fn coordination(&self) -> String {
+        match (&self.coordination, self.store.strip_prefix("file://")) {
+            (Some(set), _) => set.clone(),
+            (None, Some(folder)) => format!("sqlite://{folder}/coordination.sqlite"),
+            (None, None) => "memory:".to_owned(),
+        }
+    }
+
+    /// Shards of every stage.
+    #[must_use]
+    pub fn parallelism(&self) -> u16 {
+        let cores = || std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
+        self.parallelism.unwrap_or_else(cores).clamp(1, self.key_groups)
+    }
+}
+
+/// Parses `250ms`, `1s`, `1.5s`, `2m`.
+///
+/// # Errors
+/// A sentence that names the text and the form expected.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is not a duration: write a number and a unit, as 50ms, 1s or 2m");
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.trim().parse().map_err(|_| invalid())?;
+    let seconds = match unit {
+        "us" => number / 1e6,
+        "ms" => number / 1e3,
+        "s" => number,
+        "m" | "min" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(invalid()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
+}
+
+/// Parses `4096`, `64KiB`, `512MiB`, `2GiB` (and the decimal `KB`, `MB`, `GB`).
+///
+/// # Errors
+/// A sentence that names the text and the form expected.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let invalid = || format!("{text:?} is not a size: write bytes or a number and a unit, as 512MiB or 2GiB");
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.trim().parse().map_err(|_| invalid())?;
+    let scale: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(invalid()),
+    };
+    number.checked_mul(scale).ok_or_else(invalid)
+}
+
+macro_rules! text_form {
+    ($module:ident, $type:ty, $parse:path, $show:expr) => {
+        mod $module {
+            use serde::{Deserialize, Deserializer, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                let show: fn(&$type) -> String = $show;
+                serializer.serialize_str(&show(value))
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $parse(&text).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+text_form!(duration_text, std::time::Duration, super::parse_duration, |value| format!("{}us", value.as_micros()));
+text_form!(bytes_text, u64, super::parse_bytes, |value| value.to_string());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_parse_as_people_write_them() {
+        assert_eq!(parse_duration("50ms"), Ok(Duration::from_millis(50)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert!(parse_duration("5").is_err() && parse_duration("-1s").is_err());
+        assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
+        assert_eq!(parse_bytes("4096"), Ok(4096));
+        assert!(parse_bytes("1.5GiB").is_err() && parse_bytes("9999999999GiB").is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = toml::from_str::<Config>("comit-interval = \"1s\"").expect_err("misspelt");
+        assert!(error.to_string().contains("comit-interval"), "{error}");
+    }
+
+    #[test]
+    fn settings_survive_a_round_trip() {
+        let config = Config { commit_interval: Duration::from_millis(50), ..Config::default() };
+        let text = serde_json::to_string(&config).expect("serialises");
+        assert_eq!(serde_json::from_str::<Config>(&text).expect("parses"), config);
+    }
+
+    #[test]
+    fn the_table_lies_beside_the_objects() {
+        let config = Config { store: "file:///tmp/x".into(), ..Config::default() };
+        assert_eq!(config.coordination(), "sqlite:///tmp/x/coordination.sqlite");
+    }
+}

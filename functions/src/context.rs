@@ -1,0 +1,126 @@
+//! What every handler gets: the four seams, the process's identity and its tuning. Built once at cold start.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use weir_coordinator::CoordinationStore;
+use weir_model::{Clock, Ids, OwnerId, ShardKey};
+use weir_state::SegmentCache;
+
+use crate::connect::Connectors;
+use crate::liveness::Liveness;
+use crate::progress::Progress;
+use crate::worker::Warm;
+
+/// Bounds and intervals of a worker. Everything that decides *when* a batch is cut stands here; the cut itself is recorded (R1).
+#[derive(Debug, Clone)]
+pub struct Tuning {
+    /// Longest time from reading a row to committing it.
+    pub commit_interval: Duration,
+    /// Rows after which a lane's epoch is cut.
+    pub epoch_rows_max: u64,
+    /// Groups or result rows gathered after which a lane's epoch is cut: what one segment of about 16 MiB holds.
+    pub gathered_rows_max: usize,
+    /// Unread exchange bytes after which a merge shard runs although nothing fires.
+    pub unread_bytes_max: u64,
+    /// Unread bytes on an edge past which its sender pauses.
+    pub backlog_bytes_max: u64,
+    /// Others leave the shards of a silent owner alone for this long.
+    pub lease: Duration,
+    /// How long a worker waits for more before it leaves.
+    pub linger: Duration,
+    /// Rounds whose commit may be under way while the next is computed.
+    pub rounds_in_flight: usize,
+    /// Event times later than now plus this are quarantined (W3).
+    pub skew_max: Duration,
+    /// Rows of a published file's step; more are published in several.
+    pub publish_rows_max: u64,
+    /// Bytes that a load of a merge shard may replay before it checkpoints (C5).
+    pub replay_bytes_max: u64,
+    /// Commits that a load of a merge shard may replay before it checkpoints (C5).
+    pub replay_commits_max: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_secs(1),
+            epoch_rows_max: 16 << 20,
+            gathered_rows_max: 1 << 20,
+            unread_bytes_max: 8 << 20,
+            backlog_bytes_max: 256 << 20,
+            lease: Duration::from_secs(10),
+            linger: Duration::from_millis(500),
+            rounds_in_flight: 2,
+            skew_max: Duration::from_secs(24 * 3600),
+            publish_rows_max: 4 << 20,
+            replay_bytes_max: 64 << 20,
+            replay_commits_max: 64,
+        }
+    }
+}
+
+/// Asked by a person or a signal: finish the round, commit, leave.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks every worker to leave after its round.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked.
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The context of every handler.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// Seam: objects.
+    pub objects: Arc<dyn ObjectStore>,
+    /// Seam: the coordination table.
+    pub table: Arc<dyn CoordinationStore>,
+    /// Seam: time.
+    pub clock: Arc<dyn Clock>,
+    /// Seam: identities.
+    pub ids: Arc<dyn Ids>,
+    /// This process.
+    pub owner: OwnerId,
+    /// Hints about other processes.
+    pub liveness: Arc<dyn Liveness>,
+    /// Opens sources and sinks.
+    pub connectors: Arc<dyn Connectors>,
+    /// Decoded segments, by object.
+    pub cache: Arc<SegmentCache>,
+    /// Operators left by earlier invocations of this process, by shard (C2).
+    pub warm: Arc<WarmCache>,
+    /// Live counters for people.
+    pub progress: Arc<Progress>,
+    /// Bounds and intervals.
+    pub tuning: Tuning,
+    /// Whether to leave.
+    pub stop: Stop,
+}
+
+/// Operators left by earlier invocations; valid only at the commit they were left at (C2).
+#[derive(Debug, Default)]
+pub struct WarmCache(Mutex<HashMap<ShardKey, Warm>>);
+
+impl WarmCache {
+    /// Takes what was left for `shard`.
+    pub fn take(&self, shard: ShardKey) -> Option<Warm> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard)
+    }
+
+    /// Leaves an operator for the next invocation.
+    pub fn leave(&self, shard: ShardKey, warm: Warm) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, warm);
+    }
+}

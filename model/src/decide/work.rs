@@ -1,0 +1,72 @@
+//! What wakes a merge shard (C4, wake by need) and what its watermark is (W1, W2).
+
+use crate::entry::Activity;
+use crate::time::Watermark;
+
+/// What is known of one input, consumed or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputView {
+    /// Watermark of its last known epoch.
+    pub watermark: Watermark,
+    /// Activity of its last known epoch.
+    pub activity: Activity,
+    /// Bytes of it that are known and not consumed.
+    pub unread_bytes: u64,
+    /// Rows of it that are known and not consumed.
+    pub unread_rows: u64,
+}
+
+/// Watermark and activity that inputs give their receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Combined {
+    /// Never below the watermark before.
+    pub watermark: Watermark,
+    /// Closed once every input is.
+    pub activity: Activity,
+}
+
+/// The least watermark of the active inputs; without one it stays, and only a stream that is closed as a whole ends time (W1, W2).
+#[must_use]
+pub fn combined(before: Watermark, inputs: impl IntoIterator<Item = (Watermark, Activity)>) -> Combined {
+    let inputs: Vec<_> = inputs.into_iter().collect();
+    if !inputs.is_empty() && inputs.iter().all(|(_, activity)| *activity == Activity::Closed) {
+        return Combined { watermark: Watermark::INFINITY, activity: Activity::Closed };
+    }
+    let active = inputs.iter().filter(|(_, activity)| *activity == Activity::Active).map(|(watermark, _)| *watermark);
+    match Watermark::least(active) {
+        Some(least) => Combined { watermark: least.max(before), activity: Activity::Active },
+        None => Combined { watermark: before, activity: Activity::Idle },
+    }
+}
+
+/// Whether a merge shard runs now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// It has something to say, or too much to read.
+    Now,
+    /// Its head need not be written.
+    Wait,
+}
+
+/// Decides whether a merge shard runs.
+///
+/// - `act_at`: end of its first open pane. - `crosses_pane`: whether the inputs' watermark passed a pane end since the shard's last
+///   batch: unread rows may belong to a pane that fires now. - `closed`: the shard has said its last word.
+#[must_use]
+pub fn decide_run(
+    before: Watermark,
+    inputs: &[InputView],
+    act_at: Option<Watermark>,
+    crosses_pane: bool,
+    unread_bytes_max: u64,
+    closed: bool,
+) -> Run {
+    if closed {
+        return Run::Wait;
+    }
+    let known = combined(before, inputs.iter().map(|input| (input.watermark, input.activity)));
+    let unread_rows: u64 = inputs.iter().map(|input| input.unread_rows).sum();
+    let unread_bytes: u64 = inputs.iter().map(|input| input.unread_bytes).sum();
+    let fires = act_at.is_some_and(|at| at <= known.watermark) || (unread_rows > 0 && crosses_pane);
+    if fires || unread_bytes > unread_bytes_max || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
+}

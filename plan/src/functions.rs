@@ -1,0 +1,148 @@
+//! Scalar functions of ours: panes and their bounds, and the clock functions that read the recipe.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, TimestampMicrosecondArray};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
+use datafusion::common::ScalarValue;
+use datafusion::error::Result;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+
+use crate::clock::BatchClock;
+use crate::window_assign::Bound;
+
+/// `__pane` of an event-time expression: floor division, negative times too.
+pub(crate) fn pane(time: Expr, size_micros: i64, offset_micros: i64) -> Expr {
+    let function = Pane { size_micros, offset_micros, signature: Signature::any(1, Volatility::Immutable) };
+    ScalarUDF::new_from_impl(function).call(vec![time])
+}
+
+/// A bound of the window whose number `pane` gives, as a timestamp of type `result`.
+pub(crate) fn bound(pane: Expr, bound: Bound, size_micros: i64, offset_micros: i64, result: DataType) -> Expr {
+    let signature = Signature::exact(vec![DataType::Int64], Volatility::Immutable);
+    ScalarUDF::new_from_impl(PaneBound { bound, size_micros, offset_micros, result, signature }).call(vec![pane])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Pane {
+    size_micros: i64,
+    offset_micros: i64,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Pane {
+    fn name(&self) -> &'static str {
+        "weir_pane"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let times = args.args[0].to_array(args.number_rows)?;
+        let micros = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
+        let micros = micros.as_primitive::<TimestampMicrosecondType>();
+        let panes: Int64Array = micros.unary(|time| time.saturating_sub(self.offset_micros).div_euclid(self.size_micros));
+        Ok(ColumnarValue::Array(Arc::new(panes)))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct PaneBound {
+    bound: Bound,
+    size_micros: i64,
+    offset_micros: i64,
+    result: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for PaneBound {
+    fn name(&self) -> &'static str {
+        "weir_window_bound"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.result.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let panes = args.args[0].to_array(args.number_rows)?;
+        let (step, minus) = match self.bound {
+            Bound::Start => (0, 0),
+            Bound::End => (1, 0),
+            // Flink's rowtime of a window: its last millisecond.
+            Bound::Time => (1, 1_000),
+        };
+        let time = |pane: i64| {
+            pane.saturating_add(step).saturating_mul(self.size_micros).saturating_add(self.offset_micros).saturating_sub(minus)
+        };
+        let micros: TimestampMicrosecondArray = panes.as_primitive::<Int64Type>().unary(time);
+        Ok(ColumnarValue::Array(cast(&(Arc::new(micros) as ArrayRef), &self.result)?))
+    }
+}
+
+/// Clock functions by name, and what each returns.
+pub(crate) fn clock_functions(clock: &BatchClock) -> Vec<ScalarUDF> {
+    let utc = || Some(Arc::from("+00:00"));
+    let instant = DataType::Timestamp(TimeUnit::Millisecond, utc());
+    let local = DataType::Timestamp(TimeUnit::Millisecond, None);
+    [
+        ("now", instant.clone()),
+        ("current_timestamp", instant.clone()),
+        ("proctime", instant),
+        ("localtimestamp", local),
+        ("current_date", DataType::Date32),
+        ("current_time", DataType::Time32(TimeUnit::Second)),
+        ("localtime", DataType::Time32(TimeUnit::Second)),
+        ("unix_timestamp", DataType::Int64),
+    ]
+    .into_iter()
+    .map(|(name, result)| {
+        let signature = Signature::nullary(Volatility::Volatile);
+        ScalarUDF::new_from_impl(ClockFunction { name, result, clock: clock.clone(), signature })
+    })
+    .collect()
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ClockFunction {
+    name: &'static str,
+    result: DataType,
+    clock: BatchClock,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for ClockFunction {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.result.clone())
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let now = self.clock.now_micros();
+        let value = match self.result {
+            DataType::Int64 => ScalarValue::Int64(Some(now.div_euclid(1_000_000))),
+            _ => ScalarValue::TimestampMicrosecond(Some(now), None).cast_to(&self.result)?,
+        };
+        Ok(ColumnarValue::Scalar(value))
+    }
+}

@@ -1,0 +1,25 @@
+//! What Weir stores as objects: segments, checkpoints, manifests; their names, their encoding, and the stores they lie in.
+//!
+//! Why: Parquet throughout, so that any engine can read a stream or a live window.
+//! Never: decides what is committed or deleted (`weir_model::decide`), runs a query, or updates an object in place.
+pub mod paths;
+
+pub mod key_hash;
+pub mod key_sort;
+pub mod manifest;
+pub mod segment;
+
+pub mod cache;
+pub mod collect;
+pub mod counting;
+pub mod store;
+
+mod error;
+
+pub use cache::SegmentCache;
+pub use counting::{CountingStore, Hook, Hooked, Op, RequestCounts, Requests};
+pub use error::StateError;
+pub use key_hash::key_groups;
+pub use key_sort::{sort_by_key_group, split_by_receiver};
+pub use manifest::{Entries, entries_between};
+pub use segment::{EncodedSegment, SegmentMeta, encode, read_for};
