@@ -57,6 +57,11 @@ impl MergeOperator {
         Ok(Some(Self { input, output, rowtime, shape, panes: BTreeMap::new(), scratch: Vec::new() }))
     }
 
+    /// Takes the open panes of an operator of the same stage.
+    pub fn adopt(&mut self, other: Self) {
+        self.panes = other.panes;
+    }
+
     /// Columns of partial rows and of checkpoints.
     #[must_use]
     pub fn partial_schema(&self) -> &SchemaRef {
@@ -97,6 +102,12 @@ impl MergeOperator {
     #[must_use]
     pub fn act_at(&self) -> Option<Watermark> {
         self.panes.keys().next().map(|&pane| Watermark(self.shape.grid.end(pane)))
+    }
+
+    /// Whether a pane ends between two watermarks, so that unread rows may belong to a pane that fires.
+    #[must_use]
+    pub fn pane_ends_between(&self, before: Watermark, after: Watermark) -> bool {
+        self.shape.grid.pane_of(after.0) > self.shape.grid.pane_of(before.0)
     }
 
     /// Folds partial rows, in order.

@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType}
 use datafusion::common::DFSchema;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::execution::context::ExecutionProps;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use weir_model::Watermark;
 use weir_plan::Rowtime;
 
@@ -59,7 +60,7 @@ impl RowtimeReader {
     /// # Errors
     /// [`EngineError::Query`] if the expression does not fit the columns.
     pub fn new(rowtime: &Rowtime, source: &DFSchema) -> Result<Self, EngineError> {
-        let expr = create_physical_expr(&rowtime.expr, source, &ExecutionProps::new())?;
+        let expr = create_physical_expr(&rowtime.expr, source, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         Ok(Self { expr, delay_micros: rowtime.delay_micros })
     }
 

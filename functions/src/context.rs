@@ -26,16 +26,16 @@ pub struct Tuning {
     pub gathered_rows_max: usize,
     /// Unread exchange bytes after which a merge shard runs although nothing fires.
     pub unread_bytes_max: u64,
-    /// Unread bytes on an edge past which its sender pauses.
-    pub backlog_bytes_max: u64,
     /// Others leave the shards of a silent owner alone for this long.
     pub lease: Duration,
     /// How long a worker waits for more before it leaves.
     pub linger: Duration,
+    /// How often a source that has nothing now, or a head of another process, is asked again.
+    pub ask_again: Duration,
+    /// How long shards are kept where another process would take its share.
+    pub share_after: Duration,
     /// Rounds whose commit may be under way while the next is computed.
     pub rounds_in_flight: usize,
-    /// Event times later than now plus this are quarantined (W3).
-    pub skew_max: Duration,
     /// Rows of a published file's step; more are published in several.
     pub publish_rows_max: u64,
     /// Bytes that a load of a merge shard may replay before it checkpoints (C5).
@@ -51,11 +51,11 @@ impl Default for Tuning {
             epoch_rows_max: 16 << 20,
             gathered_rows_max: 1 << 20,
             unread_bytes_max: 8 << 20,
-            backlog_bytes_max: 256 << 20,
             lease: Duration::from_secs(10),
             linger: Duration::from_millis(500),
+            ask_again: Duration::from_millis(5),
+            share_after: Duration::from_secs(5),
             rounds_in_flight: 2,
-            skew_max: Duration::from_secs(24 * 3600),
             publish_rows_max: 4 << 20,
             replay_bytes_max: 64 << 20,
             replay_commits_max: 64,

@@ -1,1 +1,25 @@
-//! placeholder
+//! What runs: the worker's handler, the local host around it, the collector, and the command line.
+//!
+//! ```text
+//! host (threads or processes) --Invocation--> worker::handle --> rounds --> commits
+//!        |-- collector: floors, deletion            ^
+//!        `-- change feed of the table --------------'
+//! ```
+pub mod worker;
+
+pub mod host;
+pub mod job;
+pub mod topology;
+
+pub mod collector;
+pub mod connect;
+pub mod dead_letter;
+pub mod liveness;
+
+pub mod config;
+pub mod context;
+pub mod open;
+pub mod progress;
+pub mod seams;
+
+pub mod cli;

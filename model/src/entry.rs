@@ -22,10 +22,12 @@ pub enum SegmentKind {
     Late,
     /// Input that could not be decoded or has no place in time, with its address and the reason.
     Dead,
+    /// State of the shard that committed it, in the columns of an exchange.
+    Checkpoint,
 }
 
 /// One row group of a segment and whom it is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RowGroupRef {
     /// Index of the row group in the object.
     #[serde(rename = "g")]
@@ -41,7 +43,7 @@ pub struct RowGroupRef {
 /// An immutable Parquet object of ours, or the part of it that one shard's commit names.
 ///
 /// Holds what a reader needs for one GET: never a HEAD or LIST.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SegmentRef {
     /// What the rows are.
     pub kind: SegmentKind,
@@ -83,7 +85,7 @@ pub enum Activity {
 }
 
 /// One committed epoch of a shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CommitEntry {
     /// The attempt that made it (T5).
     pub commit: CommitId,

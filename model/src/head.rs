@@ -18,14 +18,14 @@ pub const HEAD_FORMAT: u16 = 1;
 /// Recent commits kept in the head; older ones spill into a manifest (T4).
 pub const RECENT_COMMITS_MAX: usize = 16;
 
-/// Encoded size past which the writer spills commits into a manifest even if they are few (T4).
+/// Encoded size of the recent commits past which the writer spills them into a manifest even if they are few (T4).
 pub const HEAD_BYTES_SPILL: usize = 16 * 1024;
 
 /// Encoded size that is never written (T4).
 pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Who holds a shard. A hint for manners, never a fence: the generation is (idea 5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The holding process.
     pub id: OwnerId,
@@ -34,7 +34,7 @@ pub struct Owner {
 }
 
 /// A chain of objects that hold the commits which no longer fit the head.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ManifestRef {
     /// Object name below the store's root.
     pub object: String,
@@ -47,7 +47,7 @@ pub struct ManifestRef {
 }
 
 /// A snapshot of a shard's state and the restart point that goes with it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CheckpointRef {
     /// Epoch whose state it is; what comes later is replayed.
     pub epoch: Epoch,
@@ -62,7 +62,7 @@ pub struct CheckpointRef {
 }
 
 /// What a shard knows of one upstream shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct InputState {
     /// Last epoch consumed.
     pub epoch: Epoch,
@@ -74,12 +74,16 @@ pub struct InputState {
 }
 
 /// A publisher's unacknowledged step: named by a commit, then carried out, then acknowledged by the next (X5).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PendingPublish {
+    /// Number of the target file.
+    pub number: u64,
     /// Target file, relative to the sink's path.
     pub file: String,
     /// Size of the file before the step; 0 if it must not exist.
     pub bytes_before: u64,
+    /// Rows of the file before the step.
+    pub rows_before: u64,
     /// Positions the step publishes up to, by upstream shard; the head's inputs are what is acknowledged.
     pub upto: BTreeMap<String, InputState>,
     /// Rows in the step.
@@ -87,7 +91,7 @@ pub struct PendingPublish {
 }
 
 /// A publisher's place in its target.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct PublishState {
     /// Number of the file that grows.
     pub file_number: u64,
@@ -100,7 +104,7 @@ pub struct PublishState {
 }
 
 /// Counters that only grow; every one is a sum over committed epochs, so none counts a row twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ShardStats {
     /// Rows read: events for a lane, partial or result rows for others.
@@ -122,7 +126,7 @@ pub struct ShardStats {
 }
 
 /// The shard's row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Head {
     /// [`HEAD_FORMAT`].
     pub format: u16,

@@ -18,7 +18,7 @@ pub struct Offset {
 }
 
 /// The part of one upstream shard's output that a batch consumed: epochs `(after, upto]`, in order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct InputCut {
     /// The upstream shard.
     pub from: ShardKey,
@@ -31,7 +31,7 @@ pub struct InputCut {
 }
 
 /// What a batch read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Inputs {
     /// A range of the lane's source: `from` inclusive, `upto` exclusive.
@@ -46,7 +46,7 @@ pub enum Inputs {
 }
 
 /// The record of one batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Recipe {
     /// What was read.
     pub inputs: Inputs,

@@ -13,7 +13,7 @@ use crate::ids::Epoch;
 pub const RETENTION_FORMAT: u16 = 1;
 
 /// A reader's claim on the past: by shard, the first epoch it still needs. A shard that is not named is not pinned.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Pin {
     /// First epoch needed, by [`crate::ShardKey`]'s text; [`Pin::everything`] needs no names.
     pub needs: BTreeMap<String, Epoch>,
@@ -22,7 +22,7 @@ pub struct Pin {
 }
 
 /// Pins and floors.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Retention {
     /// [`RETENTION_FORMAT`].
     pub format: u16,

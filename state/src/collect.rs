@@ -1,30 +1,37 @@
 //! The objects' half of retention: what may be deleted once a floor has been raised (G2), and orphans that no head ever named (G1).
 //!
+//! Why here: which objects an entry names is known to manifests and checkpoints alone; floors, pins and generations are decided in
+//! `weir_model::decide` and written by the coordinator *before* anything here runs.
+//! Never: decides by age, or deletes a plan or anything whose name is not one of ours.
+//!
 //! ```text
 //! raise floors in the retention row (compare-and-set)  -->  delete objects of entries at or below a floor that nothing above names
 //! LIST (rarely), names no head, manifest or checkpoint knows  -->  delete if the anchor's generation is below its head's
 //! ```
+//! Invariants: GC-1 (see `weir_model::invariants`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, path::Path};
 use weir_model::decide::{Orphan, decide_orphan};
-use weir_model::{CommitEntry, Epoch, Head, JobId};
+use weir_model::retention::Retention;
+use weir_model::{CommitEntry, Epoch, Head, JobId, SegmentKind};
 
 use crate::error::Kind;
 use crate::{StateError, manifest, paths};
 
 /// Everything one shard names, split at its floor.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Objects that something above the floor names, and those of the head itself.
+    /// Objects that something above the floor names, those of the head itself, and late and dead rows, which stay.
     pub live: BTreeSet<String>,
     /// Objects that only entries at or below the floor name.
     pub fallen: BTreeSet<String>,
 }
 
-/// Walks a head and its chain. A manifest stays while one of its entries is above the floor.
+/// Walks a head and its chain. A manifest stays while one of its entries is above the floor, or while an older one still names rows
+/// that stay: it is the way to them.
 ///
 /// # Errors
 /// [`StateError`] if a manifest that should be there cannot be read.
@@ -33,27 +40,46 @@ pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Res
     if let Some(object) = head.checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref()) {
         named.live.insert(object.object.clone());
     }
-    head.recent.iter().for_each(|entry| named.sort(entry, floor));
+    for entry in &head.recent {
+        named.sort(entry, floor);
+    }
+    let mut fallen_manifests = Vec::new();
     let mut next = head.manifest.clone();
     while let Some(reference) = next {
-        // Below a manifest that has fallen whole, everything has: it was deleted when it fell, or is about to be.
         let fallen = reference.last <= floor;
         let found = match manifest::read(store, &reference).await {
             Ok(found) => found,
+            // Below a manifest that fell whole, everything did: it was deleted then.
             Err(error) if error.kind() == Kind::Missing && fallen => break,
             Err(error) => return Err(error),
         };
-        if fallen { named.fallen.insert(reference.object) } else { named.live.insert(reference.object) };
-        found.entries.iter().for_each(|entry| named.sort(entry, floor));
+        let mut keeps_rows = false;
+        for entry in &found.entries {
+            keeps_rows |= named.sort(entry, floor);
+        }
+        if keeps_rows || !fallen {
+            named.live.extend(fallen_manifests.drain(..));
+            named.live.insert(reference.object);
+        } else {
+            fallen_manifests.push(reference.object);
+        }
         next = found.previous;
     }
+    named.fallen.extend(fallen_manifests);
     Ok(named)
 }
 
 impl Named {
-    fn sort(&mut self, entry: &CommitEntry, floor: Epoch) {
-        let objects = entry.segments.iter().map(|segment| segment.object.clone());
-        if entry.epoch <= floor { self.fallen.extend(objects) } else { self.live.extend(objects) }
+    /// Returns whether the entry names rows that stay although it has fallen.
+    fn sort(&mut self, entry: &CommitEntry, floor: Epoch) -> bool {
+        let mut keeps_rows = false;
+        for segment in &entry.segments {
+            let stays = matches!(segment.kind, SegmentKind::Late | SegmentKind::Dead);
+            keeps_rows |= stays;
+            let set = if stays || entry.epoch > floor { &mut self.live } else { &mut self.fallen };
+            set.insert(segment.object.clone());
+        }
+        keeps_rows
     }
 }
 
@@ -65,26 +91,66 @@ pub fn deletable(named: &[Named]) -> Vec<String> {
     fallen.difference(&live).map(|object| (*object).clone()).collect()
 }
 
-/// Deletes objects; one that is gone already is fine. Manifests last: until then a second collector can still find the rest.
+/// Deletes objects; one that is gone already is fine. Returns how many the store says it deleted: some count those that were gone. Manifests last and oldest first: whoever goes on after a
+/// crash still finds the way to the rest.
 ///
 /// # Errors
-/// [`StateError::Store`] naming the object.
+/// [`StateError::Store`] naming the first object that the store kept; others may be gone.
 pub async fn delete(store: &dyn ObjectStore, objects: &[String]) -> Result<u64, StateError> {
-    let (manifests, rows): (Vec<_>, Vec<_>) = objects.iter().partition(|object| object.contains("/manifest/"));
+    let (mut manifests, rows): (Vec<&String>, Vec<&String>) = objects.iter().partition(|object| object.contains("/manifest/"));
+    manifests.sort_by_key(|object| paths::id(object));
+    let mut deleted = delete_all(store, rows).await?;
+    for manifest in manifests {
+        deleted += delete_all(store, vec![manifest]).await?;
+    }
+    Ok(deleted)
+}
+
+async fn delete_all(store: &dyn ObjectStore, objects: Vec<&String>) -> Result<u64, StateError> {
+    let named: Vec<_> = objects.iter().map(|object| Ok(Path::from(object.as_str()))).collect();
+    // Answers come in the order of the names.
+    let mut answers = store.delete_stream(futures::stream::iter(named).boxed());
     let mut deleted = 0;
-    for object in rows.into_iter().chain(manifests.into_iter()) {
-        match store.delete(&Path::from(object.as_str())).await {
-            Ok(()) => deleted += 1,
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(StateError::store(object, error)),
+    for object in objects {
+        match answers.next().await {
+            Some(Ok(_)) => deleted += 1,
+            Some(Err(object_store::Error::NotFound { .. })) => {}
+            Some(Err(error)) => return Err(StateError::store(object, error)),
+            None => break,
         }
     }
     Ok(deleted)
 }
 
+/// What a pass below the floors found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// What each head names, in the order of the heads: what [`orphans`] needs.
+    pub named: Vec<Named>,
+    /// Objects deleted.
+    pub deleted: u64,
+}
+
+/// Deletes what only entries at or below the floors of `row` name (G2, G3).
+///
+/// - `heads`: every head of the job, read *after* the floors were raised to those of `row`.
+///
+/// # Errors
+/// [`StateError`]; nothing that is needed was deleted, and the next pass goes on.
+pub async fn collect_below(store: &dyn ObjectStore, heads: &[Head], row: &Retention) -> Result<Collected, StateError> {
+    let mut named = Vec::with_capacity(heads.len());
+    for head in heads {
+        named.push(named_by(store, head, row.floor(&head.shard.to_string())).await?);
+    }
+    let deleted = delete(store, &deletable(&named)).await?;
+    Ok(Collected { named, deleted })
+}
+
 /// Objects of the job that nothing names and whose maker can no longer commit (G1). One LIST per call: call it rarely.
 ///
-/// - `heads`: every head of the job, read *before* the listing: an object made later has a generation that is not below its head's.
+/// - `heads`: the shards whose orphans may go (`decide::orphans_may_go`: those without a pin); objects of others stay. Read before the
+///   listing, and not later than the heads that `named` comes from: once a generation is over, names read after that are final.
+/// - `named`: what *all* heads of the job name.
 ///
 /// # Errors
 /// [`StateError::Store`] if the listing fails.
@@ -100,3 +166,6 @@ pub async fn orphans(store: &dyn ObjectStore, job: JobId, heads: &[Head], named:
     };
     Ok(listed.into_iter().map(|meta| meta.location.to_string()).filter(is_orphan).collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,7 @@
-//! Counts requests, for cost tables and assertions, and injects faults, for simulation: decorators over the object-store seam.
+//! Decorators over the object-store seam: a hook that sees every request, and one that counts, for cost tables and assertions.
+//!
+//! Faults for simulation are another hook: [`crate::Faults`]. Hooks stack: `Hooked::new(Arc::new(Hooked::new(store, faults)), counts)`
+//! counts the requests that failed too.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use object_store::{
 };
 
 /// Kind of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
     /// Stores an object.
     Put,
@@ -52,6 +55,11 @@ impl<H: Hook> Hooked<H> {
     /// Puts `hook` before `inner`.
     pub fn new(inner: Arc<dyn ObjectStore>, hook: Arc<H>) -> Self {
         Self { inner, hook }
+    }
+
+    /// The hook.
+    pub fn hook(&self) -> &H {
+        &self.hook
     }
 }
 
@@ -178,3 +186,26 @@ impl Hook for Requests {
 
 /// A store that counts.
 pub type CountingStore = Hooked<Requests>;
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn every_request_and_its_bytes_are_counted() {
+        let store = CountingStore::new(Arc::new(InMemory::new()), Arc::default());
+        let name = Path::from("a");
+        store.put(&name, "0123456789".into()).await.unwrap();
+        assert_eq!(store.get_range(&name, 2..5).await.unwrap().as_ref(), b"234");
+        // One request: the ranges are neighbours.
+        store.get_ranges(&name, &[0..2, 2..4]).await.unwrap();
+        assert_eq!(store.list(None).try_collect::<Vec<_>>().await.unwrap().len(), 1);
+        store.delete(&name).await.unwrap();
+        let expected = RequestCounts { puts: 1, gets: 2, lists: 1, deletes: 1, bytes_put: 10, bytes_got: 7 };
+        assert_eq!(store.hook().counts(), expected);
+    }
+}

@@ -1,8 +1,8 @@
 //! What can go wrong with stored objects, and what to do about it.
 
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
-
 
 /// An object that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,43 @@ pub enum StateError {
         /// What does not fit.
         message: String,
     },
-    /// Parquet refused to write or read.
+    /// The object was written in a format that this build does not know.
+    #[error("object {object} has {what} format {found}, this build reads {known}: use the build that wrote it")]
+    UnknownFormat {
+        /// The object.
+        object: String,
+        /// Segment or manifest.
+        what: &'static str,
+        /// Its format.
+        found: String,
+        /// The format of this build.
+        known: String,
+    },
+    /// The object's columns are not those of the plan that reads it.
+    #[error("object {object} has {found} where the plan has {expected}: it was written by another version of the job")]
+    SchemaMismatch {
+        /// The object.
+        object: String,
+        /// What the plan has: a column, or how many.
+        expected: String,
+        /// What the object has.
+        found: String,
+    },
+    /// A column of a type that a segment cannot hold.
+    #[error("column {column} cannot be stored: Parquet does not hold the type {data_type}; cast it to another one")]
+    Unstorable {
+        /// The column.
+        column: String,
+        /// Its type, or the nested one that stands in the way.
+        data_type: DataType,
+    },
+    /// Rows of a key group that no shard of the layout owns (RS-1).
+    #[error("key group {group} belongs to no shard of the layout")]
+    NoReceiver {
+        /// The key group.
+        group: u16,
+    },
+    /// Parquet refused to write.
     #[error("parquet: {0}")]
     Parquet(#[from] ParquetError),
     /// Arrow refused to build a batch.
@@ -31,7 +67,7 @@ pub enum StateError {
     Arrow(#[from] ArrowError),
     /// A key column of a type that has no canonical bytes.
     #[error("a key of type {0} cannot be hashed to a key group: cast it to a string, number, date or timestamp")]
-    KeyType(arrow::datatypes::DataType),
+    KeyType(DataType),
     /// A store address that is not understood, or a folder that cannot be used.
     #[error("{0}")]
     Address(String),
@@ -60,10 +96,42 @@ impl StateError {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Store { source: object_store::Error::NotFound { .. }, .. } => Kind::Missing,
-            Self::Store { .. } => Kind::Retry,
-            Self::Corrupt { .. } | Self::Parquet(_) | Self::Arrow(_) => Kind::Corrupt,
-            Self::KeyType(_) | Self::Address(_) => Kind::Invalid,
+            Self::Store { source, .. } => kind_of_store(source),
+            Self::Corrupt { .. } | Self::NoReceiver { .. } | Self::Parquet(_) | Self::Arrow(_) => Kind::Corrupt,
+            Self::UnknownFormat { .. }
+            | Self::SchemaMismatch { .. }
+            | Self::Unstorable { .. }
+            | Self::KeyType(_)
+            | Self::Address(_) => Kind::Invalid,
         }
+    }
+}
+
+/// Anything that is not known to be final may pass: retries are bounded by the caller.
+fn kind_of_store(error: &object_store::Error) -> Kind {
+    use object_store::Error;
+    match error {
+        Error::NotFound { .. } => Kind::Missing,
+        Error::InvalidPath { .. }
+        | Error::NotSupported { .. }
+        | Error::NotImplemented { .. }
+        | Error::PermissionDenied { .. }
+        | Error::Unauthenticated { .. }
+        | Error::UnknownConfigurationKey { .. } => Kind::Invalid,
+        _ => Kind::Retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_object_is_looked_for_elsewhere_and_a_slow_store_is_asked_again() {
+        let missing = object_store::Error::NotFound { path: "a".to_owned(), source: "gone".into() };
+        let slow = object_store::Error::Generic { store: "s", source: "time-out".into() };
+        let denied = object_store::Error::PermissionDenied { path: "a".to_owned(), source: "no".into() };
+        let kinds = [missing, slow, denied].map(|source| StateError::store("a", source).kind());
+        assert_eq!(kinds, [Kind::Missing, Kind::Retry, Kind::Invalid]);
     }
 }

@@ -6,19 +6,25 @@ pub mod paths;
 
 pub mod key_hash;
 pub mod key_sort;
-pub mod manifest;
 pub mod segment;
+pub mod checkpoint;
+pub mod manifest;
 
 pub mod cache;
 pub mod collect;
+
 pub mod counting;
+pub mod faulty;
 pub mod store;
 
 mod error;
+#[cfg(test)]
+mod testing;
 
 pub use cache::SegmentCache;
 pub use counting::{CountingStore, Hook, Hooked, Op, RequestCounts, Requests};
-pub use error::StateError;
+pub use error::{Kind, StateError};
+pub use faulty::{After, Fault, Faults, FaultyStore, InjectedFault};
 pub use key_hash::key_groups;
 pub use key_sort::{sort_by_key_group, split_by_receiver};
 pub use manifest::{Entries, entries_between};

@@ -38,33 +38,60 @@ pub struct EncodedManifest {
 /// Encodes `entries` (oldest first, not empty) of the shard that `head` describes, in front of its present chain.
 ///
 /// # Errors
-/// [`StateError::Corrupt`] if there is nothing to encode.
+/// [`StateError::Corrupt`] if there is nothing to encode, or if the entries have gaps: a reader could not tell them from lost ones.
 pub fn encode(ids: &dyn Ids, head: &Head, entries: Vec<CommitEntry>) -> Result<EncodedManifest, StateError> {
     let object = paths::object(Folder::Manifest, ids.object(), head.shard, head.generation);
-    let corrupt = |message: &str| StateError::Corrupt { object: object.clone(), message: message.to_owned() };
-    let (first, last) = entries.first().zip(entries.last()).map(|(a, b)| (a.epoch, b.epoch)).ok_or_else(|| corrupt("an empty manifest"))?;
+    let (first, last) = entries.first().zip(entries.last()).map(|(a, b)| (a.epoch, b.epoch)).ok_or_else(|| corrupt(&object, "an empty manifest"))?;
+    if !entries.iter().map(|entry| entry.epoch.0).eq(first.0..=last.0) {
+        return Err(corrupt(&object, "its entries have gaps"));
+    }
     let manifest = Manifest { format: MANIFEST_FORMAT, shard: head.shard, entries, previous: head.manifest.clone() };
-    let bytes = serde_json::to_vec(&manifest).map_err(|error| corrupt(&error.to_string()))?;
+    let bytes = serde_json::to_vec(&manifest).map_err(|error| corrupt(&object, &error.to_string()))?;
     Ok(EncodedManifest { reference: ManifestRef { first, last, bytes: bytes.len() as u64, object }, bytes })
 }
 
 /// Reads one manifest.
 ///
 /// # Errors
-/// [`StateError::Store`] (kind `Missing` if it is gone: G4), [`StateError::Corrupt`] for another format.
+/// [`StateError::Store`] (kind `Missing` if it is gone: G4), [`StateError::UnknownFormat`], [`StateError::Corrupt`] if it is not what
+/// the reference says.
 pub async fn read(store: &dyn ObjectStore, reference: &ManifestRef) -> Result<Manifest, StateError> {
-    let path = Path::from(reference.object.as_str());
-    let bytes = store.get_range(&path, 0..reference.bytes).await.map_err(|error| StateError::store(&reference.object, error))?;
-    let corrupt = |message: String| StateError::Corrupt { object: reference.object.clone(), message };
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    if manifest.format != MANIFEST_FORMAT {
-        return Err(corrupt(format!("manifest format {}, this build reads {MANIFEST_FORMAT}", manifest.format)));
+    let object = reference.object.as_str();
+    let failed = |error| StateError::store(object, error);
+    let bytes = store.get(&Path::from(object)).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    decode(reference, &bytes)
+}
+
+/// The format stands alone first: another one may have any other fields.
+#[derive(Deserialize)]
+struct Format {
+    format: u16,
+}
+
+fn decode(reference: &ManifestRef, bytes: &[u8]) -> Result<Manifest, StateError> {
+    let object = reference.object.as_str();
+    if bytes.len() as u64 != reference.bytes {
+        return Err(corrupt(object, &format!("{} bytes were committed, {} are there", reference.bytes, bytes.len())));
     }
-    Ok(manifest)
+    let found: Format = serde_json::from_slice(bytes).map_err(|error| corrupt(object, &error.to_string()))?;
+    if found.format != MANIFEST_FORMAT {
+        let (found, known) = (found.format.to_string(), MANIFEST_FORMAT.to_string());
+        return Err(StateError::UnknownFormat { object: object.to_owned(), what: "manifest", found, known });
+    }
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| corrupt(object, &error.to_string()))?;
+    let epochs = manifest.entries.iter().map(|entry| entry.epoch.0);
+    if epochs.eq(reference.first.0..=reference.last.0) {
+        return Ok(manifest);
+    }
+    Err(corrupt(object, &format!("its epochs are not {} to {}", reference.first, reference.last)))
+}
+
+fn corrupt(object: &str, message: &str) -> StateError {
+    StateError::Corrupt { object: object.to_owned(), message: message.to_owned() }
 }
 
 /// What a reader finds between two epochs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entries {
     /// All entries `(after, upto]`, oldest first.
     Found(Vec<CommitEntry>),
@@ -74,28 +101,99 @@ pub enum Entries {
 
 /// Entries of `head`'s shard in `(after, upto]`.
 ///
+/// - Requests: one GET per manifest between the head and `after`; none while the head holds them.
+///
 /// # Errors
 /// [`StateError`] if a manifest that is there cannot be read.
 pub async fn entries_between(store: &dyn ObjectStore, head: &Head, after: Epoch, upto: Epoch) -> Result<Entries, StateError> {
-    let mut found: Vec<CommitEntry> = Vec::new();
-    let wanted = |entry: &&CommitEntry| entry.epoch > after && entry.epoch <= upto;
-    found.extend(head.recent.iter().filter(wanted).cloned());
+    let wanted = |entry: &CommitEntry| entry.epoch > after && entry.epoch <= upto;
+    let mut newest_first: Vec<CommitEntry> = head.recent.iter().rev().filter(|entry| wanted(entry)).cloned().collect();
     let mut next = head.manifest.clone();
-    let oldest = |found: &[CommitEntry]| found.first().map_or(upto.next(), |entry| entry.epoch);
-    while oldest(&found) > after.next() {
-        let Some(reference) = next else { return Ok(Entries::Missing) };
-        if reference.last <= after {
-            return Ok(Entries::Missing);
-        }
+    while after < upto && newest_first.last().is_none_or(|oldest| oldest.epoch > after.next()) {
+        let Some(reference) = next.filter(|reference| reference.last > after) else { return Ok(Entries::Missing) };
         let manifest = match read(store, &reference).await {
             Ok(manifest) => manifest,
             Err(error) if error.kind() == Kind::Missing => return Ok(Entries::Missing),
             Err(error) => return Err(error),
         };
-        let older: Vec<CommitEntry> = manifest.entries.iter().filter(wanted).cloned().collect();
-        found.splice(0..0, older);
+        newest_first.extend(manifest.entries.into_iter().rev().filter(&wanted));
         next = manifest.previous;
     }
-    let whole = found.iter().map(|entry| entry.epoch.0).eq(after.0 + 1..=upto.0);
-    Ok(if whole { Entries::Found(found) } else { Entries::Missing })
+    newest_first.reverse();
+    let whole = newest_first.iter().map(|entry| entry.epoch.0).eq(after.0 + 1..=upto.0);
+    Ok(if whole { Entries::Found(newest_first) } else { Entries::Missing })
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+    use weir_model::{JobId, ShardId, StageId};
+
+    use super::*;
+    use crate::store::put;
+    use crate::testing::{SequentialIds, entry};
+
+    /// Epochs 1 to 20: 1-8 and 9-14 spilled, 15-20 in the head.
+    async fn spilled(store: &dyn ObjectStore) -> Head {
+        let mut head = Head::new(ShardKey::new(JobId(1), StageId(0), ShardId(0)));
+        let ids = SequentialIds::default();
+        for (first, last) in [(1, 8), (9, 14)] {
+            let manifest = encode(&ids, &head, (first..=last).map(|epoch| entry(epoch, &[])).collect()).unwrap();
+            put(store, &manifest.reference.object, manifest.bytes.into()).await.unwrap();
+            head.manifest = Some(manifest.reference);
+        }
+        head.recent = (15..=20).map(|epoch| entry(epoch, &[])).collect();
+        head.epoch = Epoch(20);
+        head
+    }
+
+    #[tokio::test]
+    async fn every_range_is_found_from_the_head_and_its_chain() {
+        let store = InMemory::new();
+        let head = spilled(&store).await;
+        for after in 0..=20 {
+            for upto in after..=20 {
+                let found = entries_between(&store, &head, Epoch(after), Epoch(upto)).await.unwrap();
+                let expected = (after + 1..=upto).map(|epoch| entry(epoch, &[])).collect();
+                assert_eq!(found, Entries::Found(expected), "({after}, {upto}]");
+            }
+        }
+        assert_eq!(entries_between(&store, &head, Epoch(18), Epoch(21)).await.unwrap(), Entries::Missing);
+    }
+
+    #[tokio::test]
+    async fn only_manifests_that_are_needed_are_read() {
+        let store = InMemory::new();
+        let head = spilled(&store).await;
+        let newest = head.manifest.clone().unwrap();
+        let oldest = read(&store, &newest).await.unwrap().previous.unwrap();
+        store.delete(&Path::from(oldest.object)).await.unwrap();
+        assert!(matches!(entries_between(&store, &head, Epoch(8), Epoch(20)).await.unwrap(), Entries::Found(_)));
+        assert_eq!(entries_between(&store, &head, Epoch(7), Epoch(9)).await.unwrap(), Entries::Missing);
+        store.delete(&Path::from(newest.object)).await.unwrap();
+        assert!(matches!(entries_between(&store, &head, Epoch(14), Epoch(20)).await.unwrap(), Entries::Found(_)));
+        assert_eq!(entries_between(&store, &head, Epoch(13), Epoch(20)).await.unwrap(), Entries::Missing);
+    }
+
+    #[tokio::test]
+    async fn a_manifest_that_is_not_what_was_committed_is_refused() {
+        let store = InMemory::new();
+        let reference = spilled(&store).await.manifest.unwrap();
+        let whole = store.get(&Path::from(reference.object.as_str())).await.unwrap().bytes().await.unwrap();
+        let text = String::from_utf8(whole.to_vec()).unwrap();
+        let error = decode(&reference, &whole[..whole.len() - 1]).unwrap_err();
+        assert!(error.to_string().contains("bytes were committed"), "{error}");
+        let error = decode(&reference, text.replace("\"format\":1", "\"format\":9").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("manifest format 9, this build reads 1"), "{error}");
+        let error = decode(&reference, text.replace("\"epoch\":9,", "\"epoch\":8,").as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("its epochs are not 9 to 14"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_with_gaps_is_never_written() {
+        let head = Head::new(ShardKey::new(JobId(1), StageId(0), ShardId(0)));
+        for entries in [vec![], vec![entry(1, &[]), entry(3, &[])]] {
+            assert!(matches!(encode(&SequentialIds::default(), &head, entries), Err(StateError::Corrupt { .. })));
+        }
+    }
 }

@@ -24,6 +24,8 @@ pub enum Folder {
 }
 
 impl Folder {
+    const ALL: [Self; 3] = [Self::Data, Self::State, Self::Manifest];
+
     const fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
@@ -62,18 +64,29 @@ pub fn job(job: JobId) -> String {
 /// Shard and generation that made an object; `None` if the name is not one of ours.
 #[must_use]
 pub fn anchor(name: &str) -> Option<(ShardKey, Generation)> {
-    let mut parts = name.split('/');
-    if parts.next()? != "jobs" {
-        return None;
-    }
+    let (folder, id, shard, generation) = parse(name)?;
+    // Deletion rests on this: a name that merely resembles ours has no anchor.
+    (object(folder, id, shard, generation) == name).then_some((shard, generation))
+}
+
+/// Id of an object, which orders objects by the time they were made; `None` if the name is not one of ours.
+#[must_use]
+pub fn id(name: &str) -> Option<ObjectId> {
+    parse(name).map(|(_, id, _, _)| id)
+}
+
+fn parse(name: &str) -> Option<(Folder, ObjectId, ShardKey, Generation)> {
+    let mut parts = name.strip_prefix("jobs/")?.split('/');
     let job: JobId = parts.next()?.parse().ok()?;
-    let file = parts.nth(2)?;
-    let stem = file.rsplit_once('.')?.0;
-    let mut fields = stem.split('-').skip(1);
+    let folder = parts.next()?;
+    let folder = Folder::ALL.into_iter().find(|known| known.name() == folder)?;
+    let stem = parts.nth(1)?.strip_suffix(folder.extension())?.strip_suffix('.')?;
+    let mut fields = stem.split('-');
+    let id = fields.next()?.parse().ok()?;
     let stage = fields.next()?.strip_prefix('s')?.parse().ok()?;
     let shard = fields.next()?.parse().ok()?;
     let generation = fields.next()?.parse().ok()?;
-    Some((ShardKey::new(job, StageId(stage), ShardId(shard)), Generation(generation)))
+    Some((folder, id, ShardKey::new(job, StageId(stage), ShardId(shard)), Generation(generation)))
 }
 
 #[cfg(test)]
@@ -86,13 +99,30 @@ mod tests {
         for folder in [Folder::Data, Folder::State, Folder::Manifest] {
             let name = object(folder, ObjectId(0x1234), shard, Generation(7));
             assert_eq!(anchor(&name), Some((shard, Generation(7))), "{name}");
+            assert_eq!(id(&name), Some(ObjectId(0x1234)));
         }
     }
 
     #[test]
+    fn names_are_frozen() {
+        let shard = ShardKey::new(JobId(0xabc), StageId(3), ShardId(12));
+        let name = |folder| object(folder, ObjectId(0x1_0000_00f7), shard, Generation(7));
+        let file = "f7/000000000000000000000001000000f7-s003-00012-0000000007";
+        assert_eq!(name(Folder::Data), format!("jobs/0000000000000abc/data/{file}.parquet"));
+        assert_eq!(name(Folder::State), format!("jobs/0000000000000abc/state/{file}.parquet"));
+        assert_eq!(name(Folder::Manifest), format!("jobs/0000000000000abc/manifest/{file}.json"));
+        assert_eq!(plan(JobId(0xabc), 1), "jobs/0000000000000abc/plan/000001.json");
+    }
+
+    #[test]
     fn foreign_names_have_no_anchor() {
-        for name in ["jobs/x/data/aa/b.parquet", "other", "jobs/0000000000000abc/plan/000001.json"] {
+        for name in ["jobs/x/data/aa/b.parquet", "other", "", "jobs/0000000000000abc/plan/000001.json"] {
             assert_eq!(anchor(name), None, "{name}");
+        }
+        let ours = object(Folder::Data, ObjectId(1), ShardKey::new(JobId(1), StageId(0), ShardId(0)), Generation(1));
+        for (from, to) in [("/01/", "/02/"), ("data", "rows"), (".parquet", ".json"), (".parquet", ".parquet/x"), ("s000", "s0"), ("jobs", "/jobs")] {
+            let name = ours.replace(from, to);
+            assert_eq!(anchor(&name), None, "{name}");
         }
     }
 }

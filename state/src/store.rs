@@ -1,21 +1,23 @@
 //! Opening an object store by its address, and making a local folder durable.
 //!
 //! A local object counts as stored once its bytes, its name and every new folder above it are on the disk (T6): the commit that names
-//! it comes after.
+//! it comes after. Deletions are not synced: one that a power cut undoes is done again.
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
-    PutPayload, PutResult, Result,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::StateError;
@@ -30,68 +32,141 @@ pub fn open(address: &str, fsync: bool) -> std::result::Result<Arc<dyn ObjectSto
     if address == "memory:" {
         return Ok(Arc::new(InMemory::new()));
     }
-    let Some(folder) = address.strip_prefix("file://") else {
-        return Err(StateError::Address(format!("store {address:?} is not understood: write memory: or file://DIR")));
-    };
-    let unusable = |error: &dyn std::fmt::Display| {
-        StateError::Address(format!("store folder {folder:?} cannot be used: {error}; choose a folder this user may write with --store file://DIR"))
-    };
-    std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
-    let root = std::fs::canonicalize(folder).map_err(|error| unusable(&error))?;
-    let probe = root.join(".weir-writable");
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|error| unusable(&error))?;
-    let inner = LocalFileSystem::new_with_prefix(&root).map_err(|error| unusable(&error))?;
-    if !fsync {
-        return Ok(Arc::new(inner));
+    match address.strip_prefix("file://") {
+        Some(folder) if !folder.is_empty() => {
+            Ok(Arc::new(Folder::open(FsPath::new(folder), fsync).map_err(|error| unusable(folder, &error))?))
+        }
+        _ => Err(StateError::Address(format!("store {address:?} is not understood: write memory: or file://DIR"))),
     }
-    Ok(Arc::new(DurableFolder { inner, root, synced: Arc::default() }))
 }
 
-/// A folder whose objects are on the disk when `put` returns.
+fn unusable(folder: &str, error: &io::Error) -> StateError {
+    let remedy = "choose a folder this user may write with --store file://DIR";
+    StateError::Address(format!("store folder {folder:?} cannot be used: {error}; {remedy}"))
+}
+
+/// Stores an object of ours under its name.
+///
+/// # Errors
+/// [`StateError::Store`] naming the object.
+pub async fn put(store: &dyn ObjectStore, object: &str, bytes: Bytes) -> std::result::Result<(), StateError> {
+    store.put(&Path::from(object), bytes.into()).await.map_err(|error| StateError::store(object, error))?;
+    Ok(())
+}
+
+/// A local folder whose objects, with `fsync`, are on the disk when `put` returns.
 #[derive(Debug)]
-struct DurableFolder {
+struct Folder {
     inner: LocalFileSystem,
     root: PathBuf,
+    fsync: bool,
     /// Folders whose own names are known to be on the disk.
     synced: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
-impl std::fmt::Display for DurableFolder {
+/// What a local write ran into, with the folder that somebody has to look at.
+#[derive(Debug, thiserror::Error)]
+#[error("store folder {} {what}: {source}", folder.display())]
+struct FolderError {
+    folder: PathBuf,
+    what: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl std::fmt::Display for Folder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "DurableFolder({})", self.root.display())
+        write!(f, "Folder({})", self.root.display())
     }
 }
 
-impl DurableFolder {
+impl Folder {
+    fn open(folder: &FsPath, fsync: bool) -> io::Result<Self> {
+        let made = make_folder(folder)?;
+        let root = std::fs::canonicalize(folder)?;
+        probe(&root)?;
+        if fsync {
+            // The root's parent always: a process that made the root may have died before it came here.
+            for parent in made.iter().filter_map(|made| made.parent()).chain(root.parent()) {
+                File::open(if parent.as_os_str().is_empty() { FsPath::new(".") } else { parent })?.sync_all()?;
+            }
+        }
+        let inner = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
+        // The root's own name is on the disk: what is synced below stops there.
+        let synced = Arc::new(Mutex::new(HashSet::from([root.clone()])));
+        Ok(Self { inner, root, fsync, synced })
+    }
+
     async fn sync(&self, location: &Path) -> Result<()> {
+        if !self.fsync {
+            return Ok(());
+        }
         let file = self.inner.path_to_filesystem(location)?;
-        let root = self.root.clone();
         let synced = Arc::clone(&self.synced);
-        let work = tokio::task::spawn_blocking(move || sync_object(&file, &root, &synced));
-        let generic = |source: Box<dyn std::error::Error + Send + Sync>| Error::Generic { store: "file", source };
-        work.await.map_err(|error| generic(error.into()))?.map_err(|error| generic(error.into()))
+        let work = tokio::task::spawn_blocking(move || sync_object(&file, &synced));
+        let done = work.await.map_err(|error| self.refused(io::Error::other(error).into()))?;
+        done.map_err(|error| self.refused(error.into()))
+    }
+
+    /// Names the folder and what a person can do about it.
+    fn refused(&self, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+        let what = remedy(io_kind(source.as_ref()));
+        Error::Generic { store: "file", source: Box::new(FolderError { folder: self.root.clone(), what, source }) }
     }
 }
 
-/// Syncs a file, its folder, and the folders above that are new.
-fn sync_object(file: &std::path::Path, root: &std::path::Path, synced: &Mutex<HashSet<PathBuf>>) -> std::io::Result<()> {
+/// Makes a folder and those above it; returns the ones that were not there, innermost first.
+fn make_folder(folder: &FsPath) -> io::Result<Vec<PathBuf>> {
+    let missing = folder.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+    let missing = missing.map(FsPath::to_owned).collect();
+    std::fs::create_dir_all(folder)?;
+    Ok(missing)
+}
+
+/// Whether files can be made here. Several processes may ask at once: whoever comes second finds the file gone.
+fn probe(root: &FsPath) -> io::Result<()> {
+    let probe = root.join(".weir-writable");
+    std::fs::write(&probe, b"weir")?;
+    match std::fs::remove_file(&probe) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Syncs a file, its folder, and the names of folders above that are not known to be on the disk.
+fn sync_object(file: &FsPath, synced: &Mutex<HashSet<PathBuf>>) -> io::Result<()> {
     File::open(file)?.sync_all()?;
     let Some(folder) = file.parent() else { return Ok(()) };
     File::open(folder)?.sync_all()?;
-    if synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
-        return Ok(());
+    let is_known = |folder: &FsPath| synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder);
+    let new: Vec<&FsPath> = folder.ancestors().take_while(|above| !is_known(above)).collect();
+    for parent in new.iter().filter_map(|new| new.parent()) {
+        File::open(parent)?.sync_all()?;
     }
-    for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(root)) {
-        File::open(above)?.sync_all()?;
-    }
-    synced.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+    synced.lock().unwrap_or_else(PoisonError::into_inner).extend(new.into_iter().map(FsPath::to_owned));
     Ok(())
 }
 
+fn io_kind(error: &(dyn std::error::Error + 'static)) -> Option<io::ErrorKind> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.filter_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind).last()
+}
+
+const fn remedy(kind: Option<io::ErrorKind>) -> &'static str {
+    match kind {
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => "is full; free some space and run again, nothing committed is lost",
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => "may not be written by this user",
+        _ => "cannot be written",
+    }
+}
+
 #[async_trait]
-impl ObjectStore for DurableFolder {
+impl ObjectStore for Folder {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let result = self.inner.put_opts(location, payload, opts).await?;
+        let result = self.inner.put_opts(location, payload, opts).await.map_err(|error| match error {
+            // The caller decides on these.
+            Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotImplemented { .. } => error,
+            other => self.refused(other.into()),
+        })?;
         self.sync(location).await?;
         Ok(result)
     }
@@ -125,27 +200,85 @@ impl ObjectStore for DurableFolder {
 
 #[cfg(test)]
 mod tests {
-    use object_store::ObjectStoreExt;
-
     use super::*;
+
+    fn address(folder: &FsPath) -> String {
+        format!("file://{}", folder.display())
+    }
 
     #[tokio::test]
     async fn a_folder_gives_back_what_was_put() {
         let folder = tempfile::tempdir().unwrap();
         for fsync in [false, true] {
-            let store = open(&format!("file://{}", folder.path().display()), fsync).unwrap();
-            let name = Path::from("jobs/a/b.parquet");
-            store.put(&name, "abc".into()).await.unwrap();
-            assert_eq!(store.get(&name).await.unwrap().bytes().await.unwrap().as_ref(), b"abc");
+            let store = open(&address(&folder.path().join("made/anew")), fsync).unwrap();
+            for name in ["jobs/a/b.parquet", "jobs/a/c.parquet", "jobs/d/e/f.parquet"] {
+                put(store.as_ref(), name, name.into()).await.unwrap();
+                assert_eq!(store.get(&Path::from(name)).await.unwrap().bytes().await.unwrap(), name);
+            }
         }
     }
 
     #[test]
+    fn every_new_folder_is_synced_once_and_the_root_is_the_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_owned();
+        let synced = Mutex::new(HashSet::from([root.clone()]));
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::write(root.join("a/b/file"), b"x").unwrap();
+        sync_object(&root.join("a/b/file"), &synced).unwrap();
+        let known = synced.into_inner().unwrap();
+        assert_eq!(known, HashSet::from([root.clone(), root.join("a"), root.join("a/b")]));
+    }
+
+    #[test]
     fn an_address_or_folder_that_cannot_be_used_is_named() {
-        let unknown = open("ftp://x", true).unwrap_err().to_string();
-        assert!(unknown.contains("ftp://x") && unknown.contains("file://DIR"), "{unknown}");
+        for unknown in ["ftp://x", "file://", ""] {
+            let error = open(unknown, true).unwrap_err().to_string();
+            assert!(error.contains(&format!("{unknown:?}")) && error.contains("file://DIR"), "{error}");
+        }
         let file = tempfile::NamedTempFile::new().unwrap();
-        let taken = open(&format!("file://{}", file.path().display()), true).unwrap_err().to_string();
-        assert!(taken.contains(&file.path().display().to_string()), "{taken}");
+        for taken in [file.path().to_owned(), file.path().join("below")] {
+            let error = open(&address(&taken), true).unwrap_err().to_string();
+            assert!(error.contains(&taken.display().to_string()), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_put_that_the_disk_refuses_names_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&address(folder.path()), true).unwrap();
+        std::fs::write(folder.path().join("jobs"), b"a file where a folder must be").unwrap();
+        let error = put(store.as_ref(), "jobs/a/b", "x".into()).await.unwrap_err().to_string();
+        assert!(error.contains("object jobs/a/b") && error.contains(&folder.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_and_a_forbidden_folder_are_told_apart() {
+        let opened = Folder::open(tempfile::tempdir().unwrap().path(), false).unwrap();
+        let told = |kind: io::ErrorKind| opened.refused(io::Error::from(kind).into()).to_string();
+        assert!(told(io::ErrorKind::StorageFull).contains("is full; free some space"));
+        assert!(told(io::ErrorKind::PermissionDenied).contains("may not be written by this user"));
+        // The cause may lie deep in the store's own error.
+        let nested = Error::Generic { store: "x", source: Box::new(io::Error::from(io::ErrorKind::StorageFull)) };
+        assert!(opened.refused(nested.into()).to_string().contains("is full"));
+    }
+
+    #[tokio::test]
+    async fn create_if_absent_is_still_an_outcome_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&address(folder.path()), true).unwrap();
+        let create = async || store.put_opts(&Path::from("a"), "x".into(), object_store::PutMode::Create.into()).await;
+        create().await.unwrap();
+        assert!(matches!(create().await, Err(Error::AlreadyExists { .. })));
+    }
+
+    #[test]
+    fn several_processes_may_open_one_folder_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..50).for_each(|_| drop(open(&address(folder.path()), false).unwrap())));
+            }
+        });
     }
 }

@@ -1,1 +1,1 @@
-//! placeholder
+//! The acceptance crate: sees only public API. Everything lies in `tests/acceptance`.

@@ -29,6 +29,11 @@ pub enum ClaimDecision {
 }
 
 /// Decides on a claim of `head` by `owner`.
+///
+/// - `owner`: the claimant and until when its lease would run. - `liveness`: a hint about the present holder; [`OwnerLiveness::Dead`]
+///   takes over at once, which is also how a claim is forced.
+///
+/// A holder that claims its own shard again gets a new generation: what it had in flight is fenced with the rest.
 #[must_use]
 pub fn decide_claim(head: &Head, owner: &Owner, now_micros: i64, liveness: OwnerLiveness) -> ClaimDecision {
     if let Some(holder) = &head.owner
@@ -43,4 +48,45 @@ pub fn decide_claim(head: &Head, owner: &Owner, now_micros: i64, liveness: Owner
     next.owner = Some(owner.clone());
     next.claims_since_commit = head.claims_since_commit.saturating_add(1);
     ClaimDecision::Take(Box::new(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Generation, JobId, ShardId, ShardKey, StageId};
+
+    fn owner(id: u128) -> Owner {
+        Owner { id: OwnerId(id), lease_until_micros: 100 }
+    }
+
+    fn held() -> Head {
+        let head = Head::new(ShardKey::new(JobId(1), StageId(0), ShardId(0)));
+        Head { generation: Generation(4), owner: Some(owner(1)), claims_since_commit: 1, ..head }
+    }
+
+    fn taken(decision: ClaimDecision) -> Option<(Generation, Option<Owner>, u32)> {
+        match decision {
+            ClaimDecision::Take(head) => Some((head.generation, head.owner, head.claims_since_commit)),
+            ClaimDecision::Held { .. } => None,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_respected_until_it_is_over() {
+        let held_by_one = ClaimDecision::Held { by: OwnerId(1), until_micros: 100 };
+        assert_eq!(decide_claim(&held(), &owner(2), 99, OwnerLiveness::Unknown), held_by_one);
+        assert_eq!(decide_claim(&held(), &owner(2), 99, OwnerLiveness::Alive), held_by_one);
+        assert!(taken(decide_claim(&held(), &owner(2), 100, OwnerLiveness::Alive)).is_some());
+    }
+
+    #[test]
+    fn a_dead_holder_is_taken_over_at_once() {
+        let taken = taken(decide_claim(&held(), &owner(2), 0, OwnerLiveness::Dead));
+        assert_eq!(taken, Some((Generation(5), Some(owner(2)), 2)));
+    }
+
+    #[test]
+    fn claiming_again_fences_what_the_holder_had_in_flight() {
+        assert_eq!(taken(decide_claim(&held(), &owner(1), 0, OwnerLiveness::Alive)), Some((Generation(5), Some(owner(1)), 2)));
+    }
 }

@@ -1,13 +1,15 @@
 //! Commit: the head after a batch. Advancing it by compare-and-set is the only commit there is (idea 2).
+//!
+//! Why the checks: what a batch claims to have read must begin where the head stands, else rows would be skipped or counted twice
+//! (EO-1); nothing that says "until now" may move back (WM-1, R1). A refusal is a bug upstream of the commit.
+//! Never: fences. Whether the head is still ours is decided by the version its write is conditional on (FN-1).
 
 use std::collections::BTreeMap;
 
-use crate::entry::CommitEntry;
-use crate::head::{
-    CheckpointRef, HEAD_BYTES_MAX, HEAD_BYTES_SPILL, Head, InputState, ManifestRef, Owner, PublishState, RECENT_COMMITS_MAX, ShardStats,
-};
+use crate::entry::{Activity, CommitEntry};
+use crate::head::{CheckpointRef, HEAD_BYTES_MAX, Head, InputState, Owner, PublishState, RECENT_COMMITS_MAX, ShardStats};
 use crate::ids::Epoch;
-use crate::recipe::Offset;
+use crate::recipe::{Inputs, Offset};
 use crate::time::Watermark;
 
 /// What a batch changes in its shard's head.
@@ -15,9 +17,10 @@ use crate::time::Watermark;
 pub struct Advance {
     /// The entry to append; its epoch is the head's next.
     pub entry: CommitEntry,
-    /// Upstream shards consumed further.
+    /// Upstream shards consumed further; each epoch is the `upto` of the recipe's cut, except a publisher's, whose positions are what
+    /// its target acknowledged (X5).
     pub inputs: BTreeMap<String, InputState>,
-    /// A lane's place after the batch.
+    /// A lane's place after the batch: the `upto` of the recipe's reference.
     pub source: Option<Offset>,
     /// Least watermark at which the shard has something to say after the batch.
     pub act_at: Option<Watermark>,
@@ -27,7 +30,7 @@ pub struct Advance {
     pub publish: Option<PublishState>,
     /// What to add to the counters.
     pub stats: ShardStats,
-    /// The holder and its renewed lease.
+    /// The holder and its renewed lease; `None` releases the shard with this commit.
     pub owner: Option<Owner>,
 }
 
@@ -53,15 +56,38 @@ pub enum CommitRefusal {
         /// The entry's watermark.
         found: Watermark,
     },
+    /// The recipe's watermarks are not those of the head and the entry, so the batch could not be replayed (R1).
+    #[error("the recipe says watermark {before} to {after}, the head and the entry say otherwise")]
+    Recipe {
+        /// The recipe's watermark before the batch.
+        before: Watermark,
+        /// The recipe's watermark after it.
+        after: Watermark,
+    },
     /// The recipe's instant would move back (R1).
     #[error("the batch's instant is before the last one's")]
     Now,
-    /// An input's position would move back.
-    #[error("position of input {input} moves back")]
+    /// A closed shard would open again (W2).
+    #[error("the shard is closed for ever")]
+    Reopened,
+    /// An input's position would move back, or the cut does not begin and end where the positions do (EO-1).
+    #[error("position of input {input} does not continue the head's")]
     Position {
         /// The upstream shard.
         input: String,
     },
+    /// The lane's read does not begin and end where its place does (EO-1).
+    #[error("the read does not continue the lane's place in its source")]
+    Source,
+    /// The checkpoint is older than the one it replaces, or newer than the batch (RP-1).
+    #[error("checkpoint of epoch {found} does not lie between the last one and the batch")]
+    Checkpoint {
+        /// The checkpoint's epoch.
+        found: Epoch,
+    },
+    /// The recent commits must move into a manifest first (T4): see [`super::plan_spill`].
+    #[error("the head holds {RECENT_COMMITS_MAX} recent commits: spill before the next")]
+    Full,
     /// The head would not fit its row (T4).
     #[error("the head would have {bytes} bytes, a row holds {HEAD_BYTES_MAX}")]
     TooLarge {
@@ -72,10 +98,39 @@ pub enum CommitRefusal {
 
 /// The head after `advance`.
 ///
+/// - Cost: one encoding of the head, to know its size.
+///
 /// # Errors
 /// [`CommitRefusal`] where the batch would break an invariant; nothing may be written then.
 pub fn decide_commit(head: &Head, advance: Advance) -> Result<Head, CommitRefusal> {
-    let entry = advance.entry;
+    check_entry(head, &advance.entry)?;
+    check_inputs(head, &advance)?;
+    check_checkpoint(head, &advance)?;
+    let Advance { entry, inputs, source, act_at, checkpoint, publish, stats, owner } = advance;
+    let mut next = head.clone();
+    next.inputs.extend(inputs);
+    next.epoch = entry.epoch;
+    next.last_commit = Some(entry.commit);
+    next.watermark = entry.watermark;
+    next.activity = entry.activity;
+    next.now_micros = entry.recipe.now_micros;
+    next.claims_since_commit = 0;
+    next.owner = owner;
+    next.source = source.or(head.source);
+    next.act_at = act_at;
+    next.publish = publish.or_else(|| head.publish.clone());
+    if let Some(checkpoint) = checkpoint {
+        next.checkpoint = Some(checkpoint);
+        next.replayed_bytes = 0;
+    }
+    next.stats = add(head.stats, stats);
+    next.recent.push_back(entry);
+    let bytes = super::spill::encoded_bytes(&next);
+    if bytes > HEAD_BYTES_MAX { Err(CommitRefusal::TooLarge { bytes }) } else { Ok(next) }
+}
+
+fn check_entry(head: &Head, entry: &CommitEntry) -> Result<(), CommitRefusal> {
+    let recipe = &entry.recipe;
     if entry.epoch != head.epoch.next() {
         return Err(CommitRefusal::Epoch { head: head.epoch, found: entry.epoch });
     }
@@ -85,58 +140,58 @@ pub fn decide_commit(head: &Head, advance: Advance) -> Result<Head, CommitRefusa
     if entry.watermark < head.watermark {
         return Err(CommitRefusal::Watermark { head: head.watermark, found: entry.watermark });
     }
-    if entry.recipe.now_micros < head.now_micros {
+    if recipe.watermark_before != head.watermark || recipe.watermark_after != entry.watermark {
+        return Err(CommitRefusal::Recipe { before: recipe.watermark_before, after: recipe.watermark_after });
+    }
+    if recipe.now_micros < head.now_micros {
         return Err(CommitRefusal::Now);
     }
-    let mut next = head.clone();
-    for (input, state) in advance.inputs {
-        let before = next.inputs.get(&input).copied().unwrap_or_default();
+    if head.activity == Activity::Closed && entry.activity != Activity::Closed {
+        return Err(CommitRefusal::Reopened);
+    }
+    if head.recent.len() >= RECENT_COMMITS_MAX { Err(CommitRefusal::Full) } else { Ok(()) }
+}
+
+/// What was read begins at the head's positions and ends at the next ones.
+fn check_inputs(head: &Head, advance: &Advance) -> Result<(), CommitRefusal> {
+    let publishes = advance.publish.is_some() || head.publish.is_some();
+    for (input, state) in &advance.inputs {
+        let before = head.inputs.get(input).copied().unwrap_or_default();
         if state.epoch < before.epoch || state.watermark < before.watermark {
-            return Err(CommitRefusal::Position { input });
+            return Err(CommitRefusal::Position { input: input.clone() });
         }
-        next.inputs.insert(input, state);
     }
-    next.epoch = entry.epoch;
-    next.last_commit = Some(entry.commit);
-    next.watermark = entry.watermark;
-    next.activity = entry.activity;
-    next.now_micros = entry.recipe.now_micros;
-    next.claims_since_commit = 0;
-    next.owner = advance.owner;
-    next.source = advance.source.or(head.source);
-    next.act_at = advance.act_at;
-    next.publish = advance.publish.or_else(|| head.publish.clone());
-    if let Some(checkpoint) = advance.checkpoint {
-        next.checkpoint = Some(checkpoint);
-        next.replayed_bytes = 0;
+    match &advance.entry.recipe.inputs {
+        Inputs::Reference { from, upto } => {
+            let stands = head.source.unwrap_or_default();
+            let continues = *from == stands && *from <= *upto && advance.source.unwrap_or(stands) == *upto;
+            if continues { Ok(()) } else { Err(CommitRefusal::Source) }
+        }
+        Inputs::Segments(_) if publishes => Ok(()),
+        Inputs::Segments(cuts) => {
+            for cut in cuts {
+                let input = cut.from.to_string();
+                let stands = head.inputs.get(&input).copied().unwrap_or_default();
+                let goes = advance.inputs.get(&input).copied().unwrap_or(stands);
+                if cut.after != stands.epoch || cut.upto != goes.epoch {
+                    return Err(CommitRefusal::Position { input });
+                }
+            }
+            let moved = |input: &String, state: &InputState| state.epoch != head.inputs.get(input).copied().unwrap_or_default().epoch;
+            let uncut = |input: &String| !cuts.iter().any(|cut| cut.from.to_string() == *input);
+            match advance.inputs.iter().find(|(input, state)| moved(input, state) && uncut(input)) {
+                Some((input, _)) => Err(CommitRefusal::Position { input: input.clone() }),
+                None => Ok(()),
+            }
+        }
     }
-    next.stats = add(head.stats, advance.stats);
-    next.recent.push_back(entry);
-    let bytes = encoded_bytes(&next);
-    if bytes > HEAD_BYTES_MAX {
-        return Err(CommitRefusal::TooLarge { bytes });
-    }
-    Ok(next)
 }
 
-/// How many of the oldest commits must move into a manifest before another is appended (T4); 0 while the head is small.
-#[must_use]
-pub fn plan_spill(head: &Head) -> usize {
-    let full = head.recent.len() >= RECENT_COMMITS_MAX || (head.recent.len() > 1 && encoded_bytes(head) > HEAD_BYTES_SPILL);
-    if full { head.recent.len().div_ceil(2) } else { 0 }
-}
-
-/// The head once its `count` oldest commits lie in `manifest`.
-#[must_use]
-pub fn spill(head: &Head, count: usize, manifest: ManifestRef) -> Head {
-    let mut next = head.clone();
-    next.recent.drain(..count.min(head.recent.len()));
-    next.manifest = Some(manifest);
-    next
-}
-
-fn encoded_bytes(head: &Head) -> usize {
-    serde_json::to_vec(head).map_or(usize::MAX, |bytes| bytes.len())
+fn check_checkpoint(head: &Head, advance: &Advance) -> Result<(), CommitRefusal> {
+    let Some(checkpoint) = &advance.checkpoint else { return Ok(()) };
+    let last = head.checkpoint.as_ref().map(|last| last.epoch).unwrap_or_default();
+    let between = last <= checkpoint.epoch && checkpoint.epoch <= advance.entry.epoch;
+    if between { Ok(()) } else { Err(CommitRefusal::Checkpoint { found: checkpoint.epoch }) }
 }
 
 fn add(a: ShardStats, b: ShardStats) -> ShardStats {
@@ -151,3 +206,6 @@ fn add(a: ShardStats, b: ShardStats) -> ShardStats {
         events: a.events + b.events,
     }
 }
+
+#[cfg(test)]
+mod tests;

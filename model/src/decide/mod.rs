@@ -1,26 +1,35 @@
-//! Decisions: pure functions on what was read. I/O sits at the rim and only executes them; the models in `tests/` explore them.
+//! Decisions: pure functions on what was read. I/O sits at the rim and only executes them; the models in `tests/models` explore them.
 //!
 //! | verb | question | rules |
 //! | --- | --- | --- |
 //! | [`decide_claim`] | may I take this shard? | C1, FN-1 |
-//! | [`decide_commit`] | what is the head after this batch? | T4, WM-1, R1 |
+//! | [`decide_commit`] | what is the head after this batch? | EO-1, WM-1, R1, T4 |
+//! | [`plan_spill`], [`spill`], [`trim_below`] | what must leave the head first? | T4 |
 //! | [`decide_resolve`] | my answer was lost: did it happen? | T5 |
 //! | [`cache_is_valid`] | may I go on from memory? | C2 |
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
-//! | [`decide_floors`], [`decide_orphan`], [`decide_pin`] | what may be deleted? | G1, G2, G3 |
+//! | [`decide_checkpoint`] | is a snapshot cheaper than replay? | C5 |
+//! | [`decide_trigger`] | is this trigger done, or who does it? | C6 |
+//! | [`decide_floors`], [`decide_pin`], [`decide_orphan`], [`orphans_may_go`] | what may be deleted? | G1, G2, G3 |
 //! | [`decide_recovery`] | did the publisher's last step happen? | X5 |
 mod cache;
+mod checkpoint;
 mod claim;
 mod commit;
 mod publish;
 mod resolve;
 mod retention;
+mod spill;
+mod trigger;
 mod work;
 
 pub use cache::cache_is_valid;
+pub use checkpoint::{CheckpointDecision, CheckpointLimits, ReplayCost, decide_checkpoint};
 pub use claim::{ClaimDecision, OwnerLiveness, decide_claim};
-pub use commit::{Advance, CommitRefusal, decide_commit, plan_spill, spill};
+pub use commit::{Advance, CommitRefusal, decide_commit};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use resolve::{Resolution, decide_resolve};
-pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin};
+pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
+pub use spill::{plan_spill, spill, trim_below};
+pub use trigger::{TriggerDecision, decide_trigger};
 pub use work::{Combined, InputView, Run, combined, decide_run};

@@ -1,5 +1,15 @@
 //! Retention: deleting is a commit first (G2). Floors rise by compare-and-set in the row that holds the pins; only then are objects
 //! below them deleted.
+//!
+//! The order of a collector's cycle is part of the rule; every other order loses data in the model:
+//!
+//! ```text
+//! 1 read all heads       generations, and the readers' restart points
+//! 2 raise floors         compare-and-set of the row that holds the pins
+//! 3 read all heads again what they name; a head read before 1 or 2 may not know a commit that shares an object with a later one
+//! 4 read the row again   a pin on a shard keeps also what its head named before and no longer names: an old checkpoint
+//! 5 delete               what only entries at or below a floor name; orphans by `decide_orphan`, where `orphans_may_go`
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -80,6 +90,9 @@ pub enum Orphan {
 }
 
 /// Decides on an object made by `anchor` while the head of its shard is at `head` (G1). Age decides nothing.
+///
+/// - `head`: read *before* the heads and manifests that say whether the object is `named`: once a generation is over nothing of it can
+///   be named any more, so names read after that are final.
 #[must_use]
 pub fn decide_orphan(anchor: Generation, head: Generation, named: bool) -> Orphan {
     if named {
@@ -90,3 +103,15 @@ pub fn decide_orphan(anchor: Generation, head: Generation, named: bool) -> Orpha
         Orphan::ClaimFirst
     }
 }
+
+/// Whether orphans anchored at `shard` may be deleted while these pins stand: a pinned reader may have read a head whose checkpoint
+/// has been replaced since, and an object that no head names any more looks like one that none ever named.
+///
+/// - `row`: read *after* the heads that say what is named.
+#[must_use]
+pub fn orphans_may_go(row: &Retention, shard: &str) -> bool {
+    row.pins.values().all(|pin| !pin.everything && !pin.needs.contains_key(shard))
+}
+
+#[cfg(test)]
+mod tests;

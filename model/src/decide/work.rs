@@ -70,3 +70,45 @@ pub fn decide_run(
     let fires = act_at.is_some_and(|at| at <= known.watermark) || (unread_rows > 0 && crosses_pane);
     if fires || unread_bytes > unread_bytes_max || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Activity::{Active, Closed, Idle};
+
+    fn view(watermark: i64, activity: Activity, unread: u64) -> InputView {
+        InputView { watermark: Watermark(watermark), activity, unread_bytes: unread, unread_rows: unread }
+    }
+
+    fn mixed(inputs: &[(i64, Activity)]) -> (i64, Activity) {
+        let combined = combined(Watermark(7), inputs.iter().map(|(watermark, activity)| (Watermark(*watermark), *activity)));
+        (combined.watermark.0, combined.activity)
+    }
+
+    #[test]
+    fn the_least_active_input_counts() {
+        assert_eq!(mixed(&[(30, Active), (20, Active), (10, Idle), (9, Closed)]), (20, Active));
+        assert_eq!(mixed(&[(30, Active), (i64::MIN, Active)]), (7, Active), "a lane that has said nothing yet counts, and nothing moves back");
+    }
+
+    #[test]
+    fn without_active_input_the_watermark_stays_until_the_stream_is_closed() {
+        assert_eq!(mixed(&[(30, Idle), (20, Closed)]), (7, Idle));
+        assert_eq!(mixed(&[(30, Closed), (20, Closed)]), (i64::MAX, Closed));
+        assert_eq!(mixed(&[]), (7, Idle));
+    }
+
+    #[test]
+    fn a_shard_wakes_when_it_has_something_to_say() {
+        let run = |inputs: &[InputView], act_at: Option<i64>, crosses, closed| {
+            decide_run(Watermark(7), inputs, act_at.map(Watermark), crosses, 100, closed)
+        };
+        let inputs = [view(20, Active, 5), view(30, Active, 5)];
+        assert_eq!(run(&inputs, Some(21), false, false), Run::Wait);
+        assert_eq!(run(&inputs, Some(20), false, false), Run::Now);
+        assert_eq!(run(&inputs, None, true, false), Run::Now);
+        assert_eq!(run(&[view(20, Active, 101)], None, false, false), Run::Now);
+        assert_eq!(run(&[view(20, Closed, 0)], None, false, false), Run::Now);
+        assert_eq!(run(&[view(20, Closed, 0)], None, false, true), Run::Wait);
+    }
+}

@@ -1,0 +1,95 @@
+//! Record batches as NDJSON, CSV or Parquet bytes: what file sinks and generated inputs hold.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Field, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::json::writer::LineDelimited;
+use bytes::Bytes;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+
+use crate::files::Format;
+
+/// Rows of a row group in a Parquet file for others.
+const ROW_GROUP_ROWS: usize = 1 << 18;
+
+/// Whether a file of `format` can hold rows of `schema`; else what to do.
+///
+/// # Errors
+/// A message that names the column.
+pub fn check(format: Format, schema: &SchemaRef) -> Result<(), String> {
+    let nested = |field: &&Arc<Field>| field.data_type().is_nested();
+    match (format, schema.fields().iter().find(nested)) {
+        (Format::Csv, Some(field)) => {
+            let (name, kind) = (field.name(), field.data_type());
+            Err(format!("column {name} is {kind}, which CSV cannot hold: write 'format' = 'json' or 'parquet', or project its fields"))
+        }
+        (Format::Json | Format::Csv | Format::Parquet, _) => Ok(()),
+    }
+}
+
+/// Encodes `batches` of `schema`. The bytes follow from the rows alone.
+///
+/// # Errors
+/// [`ArrowError`] for a type the format cannot hold.
+pub fn encode(format: Format, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    match format {
+        Format::Json => json(batches),
+        Format::Csv => csv(batches),
+        Format::Parquet => parquet(schema, batches),
+    }
+}
+
+fn json(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    // Nulls are written: a column that is null throughout must still be a column to whoever reads the file.
+    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    writer.finish()?;
+    Ok(writer.into_inner())
+}
+
+fn csv(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let mut bytes = Vec::new();
+    let mut writer = arrow::csv::WriterBuilder::new().with_header(false).build(&mut bytes);
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    drop(writer);
+    Ok(bytes)
+}
+
+fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(schema), Some(properties))?;
+    for batch in batches {
+        writer.write(batch)?;
+    }
+    Ok(writer.into_inner()?)
+}
+
+/// `old`, a file this module encoded, and `batches` after its rows.
+///
+/// # Errors
+/// [`ArrowError`] if `old` is not of the format.
+pub fn append(format: Format, schema: &SchemaRef, old: Bytes, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
+    if format == Format::Parquet && !old.is_empty() {
+        let mut all = ParquetRecordBatchReaderBuilder::try_new(old)?.build()?.collect::<Result<Vec<_>, _>>()?;
+        let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
+        all = all.into_iter().map(conform).collect::<Result<_, _>>()?;
+        all.extend_from_slice(batches);
+        return parquet(schema, &all);
+    }
+    let mut bytes = old.to_vec();
+    bytes.write_all(&encode(format, schema, batches)?)?;
+    Ok(bytes)
+}

@@ -1,0 +1,144 @@
+//! A continuous source: when the known files are read, it looks for new ones.
+//!
+//! The listing seen so far is the reader's *ledger*: offsets are places in it, so it has to be kept beside them. A file is picked up
+//! when two looks, one interval apart, find the same version of it: a file that is still being written would soon be another version
+//! than the pinned one. Files that are found together are read by modification time and path.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use weir_model::{Clock, Offset};
+
+use super::listing::{FileListing, expand, look};
+use super::{FileSource, PinnedFile};
+use crate::source::{Pull, SourceError, SourceReader};
+
+/// The one lane of a continuous source; its others have nothing.
+#[derive(Debug)]
+pub(crate) struct FollowReader {
+    source: FileSource,
+    clock: Arc<dyn Clock>,
+    projection: Vec<usize>,
+    idle_lane: bool,
+    listing: Arc<FileListing>,
+    known: HashSet<String>,
+    /// Whether the ledger was handed out since it last changed.
+    told: bool,
+    at: Offset,
+    reader: Option<Box<dyn SourceReader>>,
+    /// Files of the last look that may still be growing, by path.
+    unsettled: BTreeMap<String, PinnedFile>,
+    next_look_micros: i64,
+}
+
+impl FollowReader {
+    pub(crate) fn new(
+        source: FileSource,
+        clock: Arc<dyn Clock>,
+        lane: u32,
+        from: Offset,
+        ledger: Option<Bytes>,
+        projection: &[usize],
+    ) -> Result<Self, SourceError> {
+        let listing = match ledger {
+            Some(bytes) => Arc::new(serde_json::from_slice::<FileListing>(&bytes).map_err(|error| {
+                SourceError::format(&source.options.path, format!("the ledger of files that were read is damaged: {error}"))
+            })?),
+            None => Arc::clone(&source.listing),
+        };
+        if from.split > listing.splits.len() as u64 {
+            let message = format!("offset {}/{} lies beyond the files that the ledger names", from.split, from.at);
+            return Err(SourceError::format(&source.options.path, message));
+        }
+        let known = listing.files.iter().map(|file| file.path.clone()).collect();
+        Ok(Self {
+            source,
+            clock,
+            projection: projection.to_vec(),
+            idle_lane: lane > 0,
+            listing,
+            known,
+            told: true,
+            at: from,
+            reader: None,
+            unsettled: BTreeMap::new(),
+            next_look_micros: i64::MIN,
+        })
+    }
+
+    /// Looks for files; `true` if some were picked up.
+    async fn look(&mut self) -> Result<bool, SourceError> {
+        let now = self.clock.monotonic_micros();
+        if now < self.next_look_micros {
+            return Ok(false);
+        }
+        self.next_look_micros = now.saturating_add(i64::try_from(self.source.options.monitor_interval.as_micros()).unwrap_or(i64::MAX));
+        let failed = |error: crate::OptionsError| SourceError::format(&self.source.options.path, error.message);
+        let options = &self.source.options;
+        let mut settled = Vec::new();
+        let mut unsettled = BTreeMap::new();
+        for local in expand(options).map_err(failed)? {
+            // A file may vanish between the two calls: it was never picked up, so nothing is lost.
+            let Ok(found) = look(self.source.store.as_ref(), options, &local).await else { continue };
+            if self.known.contains(&found.file.path) {
+                continue;
+            }
+            if self.unsettled.get(&found.file.path) == Some(&found.file) {
+                settled.push((found.modified_micros, found.file));
+            } else {
+                unsettled.insert(found.file.path.clone(), found.file);
+            }
+        }
+        self.unsettled = unsettled;
+        settled.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
+        let picked_up = !settled.is_empty();
+        for (_, file) in settled {
+            self.known.insert(file.path.clone());
+            Arc::make_mut(&mut self.listing).pin(self.source.store.as_ref(), options, file).await.map_err(failed)?;
+            self.told = false;
+        }
+        Ok(picked_up)
+    }
+}
+
+#[async_trait]
+impl SourceReader for FollowReader {
+    async fn next(&mut self) -> Result<Pull, SourceError> {
+        if self.idle_lane {
+            return Ok(Pull::End);
+        }
+        loop {
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                empty => empty.insert(self.source.reader(&self.listing, 1, self.at, &self.projection)?),
+            };
+            match reader.next().await? {
+                Pull::Rows(rows) => {
+                    self.at = rows.upto;
+                    return Ok(Pull::Rows(rows));
+                }
+                Pull::Later => return Ok(Pull::Later),
+                Pull::End => {
+                    let next_split = self.listing.splits.len() as u64;
+                    if !self.look().await? {
+                        return Ok(Pull::Later);
+                    }
+                    self.at = Offset { split: next_split, at: 0 };
+                    self.reader = None;
+                }
+            }
+        }
+    }
+
+    fn ledger(&mut self) -> Option<Bytes> {
+        if self.told {
+            return None;
+        }
+        // A listing is plain data: it always serialises.
+        let bytes = serde_json::to_vec(self.listing.as_ref()).ok()?;
+        self.told = true;
+        Some(Bytes::from(bytes))
+    }
+}

@@ -1,0 +1,300 @@
+//! Files as a publisher's target, on a local folder (X5).
+//!
+//! A step appends rows to the file that grows, by writing old and new rows to a staging file and renaming it over the target: a reader
+//! sees the file before or after the step, never a part and never a row twice. A file grows while it is small or the step is a good
+//! part of it; else the next number begins, so files have sane sizes and write amplification is bounded.
+//!
+//! The fence against zombies: staging lies in a folder of its own per generation and owner. It is made *before* that generation is
+//! claimed, and a new owner removes the folders of all lower ones before it does anything else. A zombie's write or rename then finds
+//! no folder, and it never makes one again. The owner is part of the name because a contender that is late (it saw an old generation,
+//! slept, and will lose the claim) may still make a folder: it must not be the one a zombie has lost.
+//!
+//! ```text
+//! prepare(g+1) --> claim g+1 --> fence_older(g+1) --> name a step (commit) --> stage --sync--> rename --sync--> acknowledge (commit)
+//! ```
+//! Never: a look at the table. Whether a step was carried out is seen from the file alone.
+//! Invariants: EO-2, T6, X5 (see `model::invariants`).
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use weir_model::decide::{PublishRecovery, decide_recovery};
+use weir_model::head::PublishState;
+use weir_model::{Generation, OwnerId, ShardKey};
+
+use crate::encode;
+use crate::files::{Format, format, local_path};
+use crate::options::{OptionsError, TableOptions};
+use crate::source::SourceError;
+
+/// A file below this size grows with every step.
+const GROW_BYTES: u64 = 1 << 20;
+/// A larger file grows only by steps of at least this part of it.
+const GROW_PART: u64 = 8;
+/// A file at least this large never grows.
+const FILE_BYTES_DEFAULT: u64 = 128 << 20;
+
+/// Known keys: `path`, `format`, and the size at which a file is full.
+const OPTIONS: [&str; 4] = ["connector", "path", "format", "sink.rolling-policy.file-size"];
+/// Folder in the sink's folder that holds the staging folders; other engines skip names with a dot.
+const STAGING: &str = ".weir-staging";
+
+/// A sink folder as one publisher shard sees it.
+#[derive(Debug)]
+pub struct FileTarget {
+    folder: PathBuf,
+    staging: PathBuf,
+    format: Format,
+    schema: SchemaRef,
+    shard: ShardKey,
+    owner: OwnerId,
+    file_bytes_max: u64,
+    fsync: bool,
+}
+
+/// One append to one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Number of the file.
+    pub number: u64,
+    /// Its name in the folder.
+    pub file: String,
+    /// Its size before the step; 0 if it must not exist.
+    pub bytes_before: u64,
+    /// Its rows before the step. What a Parquet step is recognised by: encoded anew, a file with more rows may be no larger.
+    pub rows_before: u64,
+}
+
+/// What came of a step. Losing is an outcome.
+#[must_use]
+#[derive(Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// The file has the step's rows and this size.
+    Done {
+        /// Size after the step.
+        bytes_after: u64,
+    },
+    /// A newer generation has taken the staging folder away.
+    Fenced,
+    /// Somebody else changed the file: the step's rows must go to a new one.
+    TargetChanged,
+}
+
+impl FileTarget {
+    /// The target of publisher `shard`.
+    ///
+    /// # Errors
+    /// [`OptionsError`] naming the option.
+    pub fn new(options: TableOptions<'_>, schema: SchemaRef, shard: ShardKey, fsync: bool) -> Result<Self, OptionsError> {
+        options.only(&OPTIONS)?;
+        let folder = PathBuf::from(local_path(options)?);
+        let format = format(options)?;
+        encode::check(format, &schema).map_err(|message| options.error(message))?;
+        let file_bytes_max = options.bytes("sink.rolling-policy.file-size")?.unwrap_or(FILE_BYTES_DEFAULT);
+        let staging = folder.join(STAGING);
+        Ok(Self { folder, staging, format, schema, shard, owner: OwnerId(0), file_bytes_max, fsync })
+    }
+
+    /// The same target as `owner` sees it: its staging folders are no other owner's.
+    #[must_use]
+    pub fn owned_by(self, owner: OwnerId) -> Self {
+        Self { owner, ..self }
+    }
+
+    /// Makes the folders of `generation`; called before it is claimed.
+    ///
+    /// # Errors
+    /// [`SourceError::Format`] naming a folder that cannot be written.
+    pub fn prepare(&self, generation: Generation) -> Result<(), SourceError> {
+        let folder = self.staging_of(generation);
+        fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, &error))
+    }
+
+    /// Takes the folders of older generations away; called right after the claim, before anything else.
+    ///
+    /// # Errors
+    /// [`SourceError::Format`] naming a folder that cannot be written.
+    pub fn fence_older(&self, generation: Generation) -> Result<(), SourceError> {
+        let prefix = self.staging_prefix();
+        let entries = fs::read_dir(&self.staging).map_err(|error| unwritable(&self.staging, &error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| unwritable(&self.staging, &error))?.path();
+            let of_older = (path.file_name().and_then(|name| name.to_str()))
+                .and_then(|name| name.strip_prefix(&prefix))
+                .and_then(|rest| rest.split('-').next())
+                .and_then(|digits| digits.parse::<u64>().ok())
+                .is_some_and(|older| older < generation.0);
+            if of_older {
+                remove_folder(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the staging folders of a publisher that has nothing more to do.
+    pub fn leave(&self, generation: Generation) {
+        drop(fs::remove_dir_all(self.staging_of(generation)));
+        // Fails while another publisher of the folder is at work.
+        drop(fs::remove_dir(&self.staging));
+    }
+
+    /// Size of a file of the target now; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// [`SourceError::Format`] naming a file that cannot be looked at.
+    pub fn observe(&self, file: &str) -> Result<Option<u64>, SourceError> {
+        let path = self.folder.join(file);
+        match fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unwritable(&path, &error)),
+        }
+    }
+
+    /// The next step after `state` for rows of about `bytes` bytes.
+    #[must_use]
+    pub fn plan(&self, state: &PublishState, bytes: u64) -> Step {
+        let size = state.file_bytes;
+        let grows = size > 0 && size < self.file_bytes_max && (size < GROW_BYTES || size <= bytes.saturating_mul(GROW_PART));
+        let next = Step { number: state.file_number + 1, file: self.file_name(state.file_number + 1), bytes_before: 0, rows_before: 0 };
+        let same = Step { number: state.file_number, file: self.file_name(state.file_number), bytes_before: size, rows_before: state.file_rows };
+        if grows || size == 0 { same } else { next }
+    }
+
+    /// The step that puts rows in a new file, when somebody changed the one they were meant for.
+    #[must_use]
+    pub fn plan_new(&self, after: u64) -> Step {
+        Step { number: after + 1, file: self.file_name(after + 1), bytes_before: 0, rows_before: 0 }
+    }
+
+    /// Unique in a folder that several jobs and stages share.
+    fn file_name(&self, number: u64) -> String {
+        format!("part-{}-{}-{number:06}.{}", self.shard.job, self.shard, self.format.extension())
+    }
+
+    /// Carries out a step: idempotent, and without effect once the generation is fenced.
+    ///
+    /// # Errors
+    /// [`SourceError`] naming the file and what is wrong; the target is as before.
+    pub fn carry_out(&self, step: &Step, rows: &[RecordBatch], generation: Generation) -> Result<StepOutcome, SourceError> {
+        let target = self.folder.join(&step.file);
+        let now = match fs::read(&target) {
+            Ok(bytes) => Some(Bytes::from(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(unwritable(&target, &error)),
+        };
+        let encode_error = |error: arrow::error::ArrowError| SourceError::format(&target.display().to_string(), error.to_string());
+        let bytes_now = now.as_ref().map(|bytes| bytes.len() as u64);
+        let (before, size) = match (self.format, &now) {
+            (Format::Parquet, Some(found)) => (step.rows_before, Some(parquet_rows(found))),
+            _ => (step.bytes_before, bytes_now),
+        };
+        let ends_with_step = match &now {
+            Some(found) if size > Some(before) => self.ends_with(found, step, rows).map_err(encode_error)?,
+            _ => false,
+        };
+        match decide_recovery(before, size, ends_with_step) {
+            PublishRecovery::AlreadyDone => Ok(StepOutcome::Done { bytes_after: bytes_now.unwrap_or_default() }),
+            PublishRecovery::TargetChanged => Ok(StepOutcome::TargetChanged),
+            PublishRecovery::CarryOut => {
+                let old = now.unwrap_or_default();
+                let new = encode::append(self.format, &self.schema, old, rows).map_err(encode_error)?;
+                self.replace(&target, &new, generation)
+            }
+        }
+    }
+
+    /// Whether `found` is the file after the step: it ends in the step's rows.
+    fn ends_with(&self, found: &Bytes, step: &Step, rows: &[RecordBatch]) -> Result<bool, arrow::error::ArrowError> {
+        match self.format {
+            Format::Json | Format::Csv => {
+                let added = encode::encode(self.format, &self.schema, rows)?;
+                Ok(found.len() as u64 == step.bytes_before + added.len() as u64 && found.ends_with(&added))
+            }
+            Format::Parquet => parquet_ends_with(found, &self.schema, step.rows_before, rows),
+        }
+    }
+
+    /// Puts `bytes` in the target's place, or leaves it as it is.
+    fn replace(&self, target: &Path, bytes: &[u8], generation: Generation) -> Result<StepOutcome, SourceError> {
+        let staged = self.staging_of(generation).join(target.file_name().unwrap_or_default());
+        let done = self.stage(&staged, bytes).and_then(|()| self.reveal(&staged, target));
+        match done {
+            Ok(()) => Ok(StepOutcome::Done { bytes_after: bytes.len() as u64 }),
+            // The sink's own folder gone is not a fence: somebody has to know.
+            Err(error) if error.kind() == ErrorKind::NotFound && self.folder.exists() && !self.staging_of(generation).exists() => {
+                Ok(StepOutcome::Fenced)
+            }
+            Err(error) => {
+                // A part of a file must not keep a full disk full.
+                drop(fs::remove_file(&staged));
+                Err(unwritable(target, &error))
+            }
+        }
+    }
+
+    fn stage(&self, staged: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let mut file = File::create(staged)?;
+        file.write_all(bytes)?;
+        if self.fsync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn reveal(&self, staged: &Path, target: &Path) -> std::io::Result<()> {
+        fs::rename(staged, target)?;
+        if self.fsync { File::open(&self.folder)?.sync_all() } else { Ok(()) }
+    }
+
+    fn staging_prefix(&self) -> String {
+        format!("{}-{}-", self.shard.job, self.shard)
+    }
+
+    fn staging_of(&self, generation: Generation) -> PathBuf {
+        self.staging.join(format!("{}{:010}-{}", self.staging_prefix(), generation.0, self.owner))
+    }
+}
+
+/// Rows of a Parquet file; `u64::MAX` if it is none, which no step ever leaves.
+fn parquet_rows(found: &Bytes) -> u64 {
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone());
+    reader.ok().and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok()).unwrap_or(u64::MAX)
+}
+
+fn parquet_ends_with(found: &Bytes, schema: &SchemaRef, rows_before: u64, rows: &[RecordBatch]) -> Result<bool, arrow::error::ArrowError> {
+    let Ok(reader) = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone()) else { return Ok(false) };
+    let batches = reader.build()?.collect::<Result<Vec<_>, _>>()?;
+    let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
+    let found = batches.into_iter().map(conform).collect::<Result<Vec<_>, _>>()?;
+    let found = arrow::compute::concat_batches(schema, &found)?;
+    let wanted = arrow::compute::concat_batches(schema, rows)?;
+    let before = found.num_rows().checked_sub(wanted.num_rows());
+    Ok(before.is_some_and(|before| before as u64 == rows_before && found.slice(before, wanted.num_rows()) == wanted))
+}
+
+fn remove_folder(path: &Path) -> Result<(), SourceError> {
+    // The zombie may add a file while its folder is emptied; its next attempt then finds none.
+    for _ in 0..16 {
+        match fs::remove_dir_all(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(error) => return Err(unwritable(path, &error)),
+        }
+    }
+    Err(SourceError::format(&path.display().to_string(), "another process keeps writing there: is an old run of this job still alive?"))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> SourceError {
+    let remedy = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space and run again: nothing was lost",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "let this user write there, or choose another 'path'",
+        _ => "put it right and run again: the job goes on where it stopped",
+    };
+    SourceError::format(&path.display().to_string(), format!("{error}: {remedy}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+//! The command line: `weir run | explain | status | partials | generate | bench`.
+
+mod bench;
+mod generate;
+mod live;
+mod run;
+mod status;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Durability, Invoke, parse_bytes, parse_duration};
+
+/// Stateful stream processing without a cluster.
+///
+/// Write Flink-style SQL in a file and run it. Events, state and results are Parquet files in a folder (--store); one small table
+/// (--coordination) makes each step exactly once. Stop it with Ctrl-C or kill it: run it again and it goes on where it stopped.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a job until its input ends; run again to go on where it stopped
+    ///
+    /// Several processes may run the same job on the same store: they share its shards and take over from each other.
+    Run(run::RunArgs),
+    /// Shows what a script becomes: stages, exchange keys, state, watermark, guarantee, and what is refused
+    Explain {
+        /// The script.
+        script: PathBuf,
+    },
+    /// Shows the jobs of a store and how far each shard is
+    Status(Common),
+    /// Lists the Parquet files that hold the partials of a job's open windows, for any engine to read
+    Partials {
+        /// Name of the job.
+        job: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Makes input files: plays of songs (the example's), or Nexmark bids
+    Generate(generate::GenerateArgs),
+    /// Measures throughput and requests against the same SQL as one plain DataFusion batch
+    Bench(bench::BenchArgs),
+    /// Serves one invocation given as JSON on standard input (used by --invoke process)
+    #[command(hide = true)]
+    Invoke,
+}
+
+/// Where things are and how hard they hold. Each flag is also a key of `weir.toml` and an environment variable.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Common {
+    /// Objects: memory: or file://DIR [default: file://weir-data]
+    #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS")]
+    store: Option<String>,
+    /// Coordination table: memory: or sqlite://FILE [default: coordination.sqlite in the store's folder]
+    #[arg(long, env = "WEIR_COORDINATION", value_name = "ADDRESS")]
+    coordination: Option<String>,
+    /// Settings file [default: weir.toml, if it is there]
+    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Common {
+    pub(crate) fn config(&self) -> anyhow::Result<Config> {
+        if let Some(path) = &self.config {
+            anyhow::ensure!(path.exists(), "settings file {} does not exist", path.display());
+        }
+        let mut config = Config::load(self.config.as_deref().unwrap_or(Path::new("weir.toml")))?;
+        if let Some(store) = &self.store {
+            config.store.clone_from(store);
+        }
+        if self.coordination.is_some() {
+            config.coordination.clone_from(&self.coordination);
+        }
+        Ok(config)
+    }
+}
+
+/// How a job runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Running {
+    /// Shards of every stage; fixed when the job is created [default: the machine's cores]
+    #[arg(long, env = "WEIR_PARALLELISM", value_name = "N")]
+    parallelism: Option<u16>,
+    /// Longest time from reading a row to committing it, as 50ms or 1s [default: 1s]
+    #[arg(long, env = "WEIR_COMMIT_INTERVAL", value_name = "TIME", value_parser = parse_duration)]
+    commit_interval: Option<Duration>,
+    /// fsync: a commit survives a power cut; process: it survives the death of the process [default: fsync]
+    #[arg(long, env = "WEIR_DURABILITY", value_name = "HOW")]
+    durability: Option<Durability>,
+    /// Memory for caches, as 512MiB [default: 1GiB]
+    #[arg(long, env = "WEIR_MEMORY", value_name = "SIZE", value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Where each invocation runs: in a thread with a warm cache, or in a fresh process [default: thread]
+    #[arg(long, env = "WEIR_INVOKE", value_name = "WHERE")]
+    invoke: Option<Invoke>,
+}
+
+impl Running {
+    pub(crate) fn apply(&self, config: &mut Config) {
+        config.parallelism = self.parallelism.or(config.parallelism);
+        config.commit_interval = self.commit_interval.unwrap_or(config.commit_interval);
+        config.durability = self.durability.unwrap_or(config.durability);
+        config.memory = self.memory.unwrap_or(config.memory);
+        config.invoke = self.invoke.unwrap_or(config.invoke);
+    }
+}
+
+/// Parses the command line and runs it.
+///
+/// # Errors
+/// What the user must be told; the process exits with 1.
+pub fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(execute(cli.command))
+}
+
+#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
+async fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => run::run(&args).await,
+        Command::Explain { script } => {
+            let sql = read_script(&script)?;
+            let plan = weir_plan::compile(&sql).await.map_err(|error| in_script(&script, &error))?;
+            crate::job::ScriptSettings::new(&plan.options)?;
+            print!("{}", weir_plan::explain(&plan));
+            Ok(())
+        }
+        Command::Status(common) => status::status(&common.config()?).await,
+        Command::Partials { job, common } => status::partials(&common.config()?, &job).await,
+        Command::Generate(args) => generate::generate(&args),
+        Command::Bench(args) => bench::bench(&args).await,
+        Command::Invoke => {
+            let mut event = String::new();
+            std::io::stdin().read_to_string(&mut event)?;
+            let left = crate::host::invoke_here(&serde_json::from_str(&event).context("the event on standard input")?).await?;
+            println!("{}", serde_json::to_string(&left)?);
+            Ok(())
+        }
+    }
+}
+
+pub(crate) fn read_script(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("script {}", path.display()))
+}
+
+/// A compile error with the script's name, so that editors can jump to the place.
+pub(crate) fn in_script(path: &Path, error: &dyn std::fmt::Display) -> anyhow::Error {
+    anyhow::anyhow!("{}: {error}", path.display())
+}

@@ -1,0 +1,123 @@
+//! Opens sources and targets from a plan's tables: the place where connector names mean something.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
+use weir_connectors::files::{self, FileListing, FileSource};
+use weir_connectors::generate::{BidSource, PlaySource};
+use weir_connectors::sink::FileTarget;
+use weir_connectors::{OptionsError, Source, TableOptions};
+use weir_model::{Clock, ShardKey};
+use weir_plan::{SinkTable, SourceTable, nearest};
+
+/// What a bounded source was pinned to when the job was created; lies in the plan object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pinned {
+    /// The source's rows follow from its options alone.
+    Nothing,
+    /// Files at their versions.
+    Files(FileListing),
+    /// When a paced generator's first row was due, microseconds on the wall clock.
+    Start(i64),
+}
+
+/// Where a publisher's rows go.
+#[derive(Debug)]
+pub enum Target {
+    /// Files in a folder.
+    Files(FileTarget),
+    /// Lines on standard output.
+    Print,
+}
+
+/// Opens tables.
+#[async_trait]
+pub trait Connectors: Send + Sync + fmt::Debug {
+    /// Pins what a source will read; also checks its options.
+    ///
+    /// # Errors
+    /// [`OptionsError`] naming the table and what to write.
+    async fn pin(&self, table: &SourceTable) -> Result<Pinned, OptionsError>;
+
+    /// A pinned source.
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    fn source(&self, table: &SourceTable, pinned: &Pinned) -> Result<Arc<dyn Source>, OptionsError>;
+
+    /// The target of a sink's publisher; also checks its options.
+    ///
+    /// # Errors
+    /// [`OptionsError`].
+    fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError>;
+}
+
+/// The connectors of this build, on the local file system.
+#[derive(Debug)]
+pub struct LocalConnectors {
+    files: Arc<dyn ObjectStore>,
+    clock: Arc<dyn Clock>,
+    fsync: bool,
+}
+
+impl LocalConnectors {
+    /// - `fsync`: published files survive a power cut.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, fsync: bool) -> Self {
+        Self { files: files::local_store(), clock, fsync }
+    }
+}
+
+const SOURCES: [&str; 3] = ["filesystem", "nexmark", "plays"];
+const SINKS: [&str; 3] = ["filesystem", "print", "blackhole"];
+
+fn unknown(options: TableOptions<'_>, known: &[&str]) -> OptionsError {
+    let connector = options.get("connector").unwrap_or_default();
+    let hint = nearest(connector, known.iter().copied()).map_or_else(|| known.join(", "), |near| format!("did you mean '{near}'?"));
+    options.error(format!("unknown connector '{connector}' here: {hint}"))
+}
+
+#[async_trait]
+impl Connectors for LocalConnectors {
+    async fn pin(&self, table: &SourceTable) -> Result<Pinned, OptionsError> {
+        let options = TableOptions { table: &table.name, options: &table.options };
+        let pinned = match options.get("connector") {
+            Some("filesystem") => Pinned::Files(files::discover(self.files.as_ref(), options).await?),
+            Some("nexmark" | "plays") if options.get("rows-per-second").is_some() => Pinned::Start(self.clock.now_micros()),
+            Some("nexmark" | "plays") => Pinned::Nothing,
+            _ => return Err(unknown(options, &SOURCES)),
+        };
+        self.source(table, &pinned)?;
+        Ok(pinned)
+    }
+
+    fn source(&self, table: &SourceTable, pinned: &Pinned) -> Result<Arc<dyn Source>, OptionsError> {
+        let mut with = table.options.clone();
+        if let Pinned::Start(start) = pinned {
+            with.entry("start-time".to_owned()).or_insert_with(|| start.to_string());
+        }
+        let options = TableOptions { table: &table.name, options: &with };
+        let schema = Arc::clone(&table.schema);
+        Ok(match (options.get("connector"), pinned) {
+            (Some("filesystem"), Pinned::Files(listing)) => {
+                Arc::new(FileSource::new(Arc::clone(&self.files), Arc::new(listing.clone()), schema, options)?)
+            }
+            (Some("nexmark"), _) => Arc::new(BidSource::new(options, schema, Arc::clone(&self.clock))?),
+            (Some("plays"), _) => Arc::new(PlaySource::new(options, schema, Arc::clone(&self.clock))?),
+            _ => return Err(unknown(options, &SOURCES)),
+        })
+    }
+
+    fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
+        let options = TableOptions { table: &table.name, options: &table.options };
+        match options.get("connector") {
+            Some("filesystem") => Ok(Target::Files(FileTarget::new(options, Arc::clone(&table.schema), shard, self.fsync)?)),
+            Some("print" | "blackhole") => options.only(&["connector"]).map(|()| Target::Print),
+            _ => Err(unknown(options, &SINKS)),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The local host: turns a job's slots into invocations until the job is done, on threads or in fresh processes.
+//!
+//! A slot is served by one thread at a time; which thread or process serves it next makes no difference to the result.
+
+mod process;
+mod slots;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weir_coordinator::jobs;
+
+use crate::collector;
+use crate::config::{Config, Invoke};
+use crate::context::Ctx;
+use crate::job::Loaded;
+use crate::worker::{self, Invocation, Left, WorkerError, said_all};
+pub use process::{InvokeRequest, invoke_here};
+use slots::{Slots, Turn};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All input was read and everything was published.
+    Finished,
+    /// Somebody asked it to stop; run again to go on.
+    Stopped,
+}
+
+/// Rounds of an invocation in a process of its own.
+const PROCESS_ROUNDS: u32 = 8;
+/// How often the collector passes while the job runs.
+const COLLECT_EVERY: Duration = Duration::from_secs(5);
+/// Commits that make a pass of the collector worth its requests.
+const COLLECT_COMMITS: u64 = 16;
+/// Consecutive failures of a slot after which the run gives up.
+const FAILURES_MAX: u32 = 5;
+
+/// Runs `loaded` until it is done or asked to stop.
+///
+/// # Errors
+/// The first [`WorkerError`] that trying again does not mend; what was committed stays.
+pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Outcome, WorkerError> {
+    let slots = Arc::new(Slots::new(loaded.topology.slots()));
+    let threads = usize::from(config.parallelism()) + loaded.plan.pipelines.len();
+    let mut servers = Vec::new();
+    for number in 0..threads.min(slots.len()) {
+        servers.push(spawn_server(number, ctx.clone(), Arc::clone(loaded), Arc::clone(&slots), config.clone())?);
+    }
+    let collecting = collect_until_done(ctx, loaded, &slots);
+    let collected = collecting.await;
+    for server in servers {
+        server.await.map_err(|error| WorkerError::Task(error.to_string()))?;
+    }
+    if let Some(error) = slots.take_error() {
+        return Err(error);
+    }
+    collected?;
+    if !finished(ctx, loaded).await? {
+        return Ok(Outcome::Stopped);
+    }
+    jobs::finish(ctx.table.as_ref(), loaded.job).await?;
+    collector::collect(ctx, loaded, true).await?;
+    Ok(Outcome::Finished)
+}
+
+async fn finished(ctx: &Ctx, loaded: &Loaded) -> Result<bool, WorkerError> {
+    let heads = jobs::heads(ctx.table.as_ref(), &loaded.topology.all_shards()).await?;
+    Ok(heads.iter().all(said_all))
+}
+
+/// A server thread of its own: batches are computed on it, while the runtime's threads store and commit.
+fn spawn_server(
+    number: usize,
+    ctx: Ctx,
+    loaded: Arc<Loaded>,
+    slots: Arc<Slots>,
+    config: Config,
+) -> Result<tokio::sync::oneshot::Receiver<()>, WorkerError> {
+    let (done, ended) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let serve = move || {
+        runtime.block_on(serve(&ctx, &loaded, &slots, &config));
+        drop(done.send(()));
+    };
+    let thread = std::thread::Builder::new().name(format!("weir-worker-{number}")).spawn(serve);
+    thread.map_err(|error| WorkerError::Task(error.to_string()))?;
+    Ok(ended)
+}
+
+async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) {
+    // Each server compiles the plan for itself: its clock functions see its own batches only.
+    let own = match crate::job::open(ctx, loaded.job).await {
+        Ok(own) => Arc::new(own),
+        Err(error) => return slots.give_up(error.into()),
+    };
+    loop {
+        if ctx.stop.requested() {
+            return;
+        }
+        match slots.next(ctx.clock.monotonic_micros()) {
+            Turn::AllDone => return,
+            Turn::Wait => ctx.clock.sleep(Duration::from_millis(10)).await,
+            Turn::Serve(index, shards) => {
+                let invocation = Invocation { job: loaded.job, shards, rounds_max: None, run_millis_max: None };
+                let result = match config.invoke {
+                    Invoke::Thread => worker::run(&invocation, ctx, &own).await,
+                    Invoke::Process => process::invoke(&Invocation { rounds_max: Some(PROCESS_ROUNDS), ..invocation }, config).await,
+                };
+                settle(ctx, slots, index, result).await;
+            }
+        }
+    }
+}
+
+/// Says when the slot may be served again.
+async fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerError>) {
+    let now = ctx.clock.monotonic_micros();
+    match result {
+        Ok(Left::Done) => slots.done(index),
+        Ok(Left::More) if ctx.liveness.participants() > 1 => slots.again(index, now + 100_000),
+        Ok(Left::More | Left::Fenced) => slots.again(index, now),
+        Ok(Left::Idle) => slots.again(index, now + 10_000),
+        Ok(Left::Held) => slots.again(index, now + 50_000),
+        Err(error) => {
+            let failures = slots.failed(index);
+            if !is_passing(&error) || failures >= FAILURES_MAX {
+                slots.give_up(error);
+                return;
+            }
+            tracing::warn!(%error, failures, "invocation failed; trying again");
+            slots.retry(index, now + (100_000 << failures));
+        }
+    }
+}
+
+/// Whether trying again may help.
+fn is_passing(error: &WorkerError) -> bool {
+    match error {
+        WorkerError::Table(error) => matches!(error, weir_coordinator::StoreError::Determinate(_) | weir_coordinator::StoreError::Indeterminate(_)),
+        WorkerError::State(error) => matches!(error, weir_state::StateError::Store { .. }),
+        WorkerError::Source(error) => matches!(error, weir_connectors::SourceError::Store { .. }),
+        WorkerError::Task(_) => true,
+        WorkerError::Engine(_)
+        | WorkerError::Options(_)
+        | WorkerError::Job(_)
+        | WorkerError::Arrow(_)
+        | WorkerError::Refused { .. }
+        | WorkerError::Replay { .. }
+        | WorkerError::Gone { .. } => false,
+    }
+}
+
+async fn collect_until_done(ctx: &Ctx, loaded: &Loaded, slots: &Slots) -> Result<(), WorkerError> {
+    let mut commits = 0;
+    let mut first = true;
+    let mut last = ctx.clock.monotonic_micros();
+    let every = i64::try_from(COLLECT_EVERY.as_micros()).unwrap_or(i64::MAX);
+    while !slots.finished() && !ctx.stop.requested() {
+        ctx.clock.sleep(Duration::from_millis(20)).await;
+        let now = ctx.clock.monotonic_micros();
+        let made = ctx.progress.commits.get();
+        if now - last < every || made - commits < COLLECT_COMMITS {
+            continue;
+        }
+        (commits, last) = (made, now);
+        match collector::collect(ctx, loaded, first).await {
+            Ok(collected) => tracing::debug!(fallen = collected.fallen, orphans = collected.orphans, "collected"),
+            Err(error) if is_passing(&error) => tracing::warn!(%error, "collector: trying again later"),
+            Err(error) => return Err(error),
+        }
+        first = false;
+    }
+    Ok(())
+}

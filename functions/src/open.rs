@@ -1,0 +1,94 @@
+//! Builds the context of a process from its settings: stores, table, clock, ids, identity.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, SqliteTable, TableCounts, self_test};
+use weir_model::{Clock, Ids};
+use weir_state::{CountingStore, Requests, SegmentCache, store};
+
+use crate::config::{Config, Durability};
+use crate::connect::LocalConnectors;
+use crate::context::{Ctx, Stop, Tuning, WarmCache};
+use crate::liveness::{Liveness, LockedOwners, UnknownLiveness};
+use crate::progress::Progress;
+use crate::seams::{RandomIds, SystemClock};
+
+/// A context with its request counters.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// For handlers.
+    pub ctx: Ctx,
+    /// Requests to the object store.
+    pub objects: Arc<Requests>,
+    /// Requests to the table.
+    pub table: Arc<TableCounts>,
+}
+
+/// A place that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Objects.
+    #[error(transparent)]
+    Store(#[from] weir_state::StateError),
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] weir_coordinator::StoreError),
+    /// The settings contradict each other.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// Opens everything that `config` names and tests the table (T2).
+///
+/// # Errors
+/// [`OpenError`] naming the place and the remedy.
+pub async fn open(config: &Config) -> Result<Opened, OpenError> {
+    let fsync = config.durability == Durability::Fsync;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ids: Arc<dyn Ids> = Arc::new(RandomIds::new());
+    let objects = Arc::new(Requests::default());
+    let store = Arc::new(CountingStore::new(store::open(&config.store, fsync)?, Arc::clone(&objects)));
+    let table = Arc::new(TableCounts::default());
+    let inner = open_table(config, fsync)?;
+    self_test::run(inner.as_ref(), &ids.owner().to_string()).await?;
+    let owner = ids.owner();
+    let liveness: Arc<dyn Liveness> = match folder(config) {
+        Some(folder) => Arc::new(LockedOwners::register(&folder.join("owners"), owner).map_err(|error| {
+            OpenError::Settings(format!("folder {}: {error}; choose a folder this user may write with --store file://DIR", folder.display()))
+        })?),
+        None => Arc::new(UnknownLiveness),
+    };
+    let cache_bytes = usize::try_from(config.memory / 4).unwrap_or(usize::MAX);
+    let ctx = Ctx {
+        objects: store,
+        table: Arc::new(CountingTable::new(inner, Arc::clone(&table))),
+        connectors: Arc::new(LocalConnectors::new(Arc::clone(&clock), fsync)),
+        clock,
+        ids,
+        owner,
+        liveness,
+        cache: Arc::new(SegmentCache::new(cache_bytes)),
+        warm: Arc::new(WarmCache::default()),
+        progress: Arc::new(Progress::default()),
+        tuning: Tuning { commit_interval: config.commit_interval, lease: config.lease, ..Tuning::default() },
+        stop: Stop::default(),
+    };
+    Ok(Opened { ctx, objects, table })
+}
+
+fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {
+    let address = config.coordination();
+    if address == "memory:" {
+        return Ok(Arc::new(MemoryTable::new()));
+    }
+    match address.strip_prefix("sqlite://") {
+        Some(file) => Ok(Arc::new(SqliteTable::open(Path::new(file), fsync)?)),
+        None => Err(OpenError::Settings(format!("coordination {address:?} is not understood: write memory: or sqlite://FILE"))),
+    }
+}
+
+/// The folder that several processes share, if there is one.
+fn folder(config: &Config) -> Option<PathBuf> {
+    config.store.strip_prefix("file://").map(PathBuf::from).filter(|_| config.coordination() != "memory:")
+}

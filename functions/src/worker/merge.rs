@@ -1,0 +1,314 @@
+//! A merge shard in a worker: learns what its upstream committed, runs when it has something to say, and is rebuilt from its
+//! checkpoint and the recipes since.
+
+use std::collections::BTreeMap;
+
+use datafusion::arrow::array::RecordBatch;
+use weir_engine::MergeOperator;
+use weir_model::check_invariant;
+use weir_model::decide::{Run, cache_is_valid, combined, decide_run};
+use weir_model::head::{CheckpointRef, InputState};
+use weir_model::{Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, SegmentRef, ShardId, ShardKey, ShardStats, Watermark};
+use weir_state::manifest::{Entries, entries_between};
+use weir_state::paths::{self, Folder};
+use weir_state::{SegmentMeta, segment};
+
+use super::learn::{Fed, Unread, Upstream, rows_of};
+use super::round::{Batch, Maker, Published, Round};
+use super::WorkerError;
+use crate::context::Ctx;
+use crate::job::Loaded;
+use crate::topology::keeps_results;
+
+/// A claimed merge shard.
+pub(super) struct MergeShard {
+    head: Head,
+    operator: MergeOperator,
+    upstream: Vec<Upstream>,
+    keeps_results: bool,
+    /// Segment bytes that a load would replay now (C5).
+    replay_bytes: u64,
+}
+
+/// Rows of one batch's inputs, in the order in which they are folded (R2).
+struct BatchInput {
+    partials: Vec<RecordBatch>,
+    behind: Vec<RecordBatch>,
+}
+
+impl MergeShard {
+    /// Takes the warm operator if it is still that of the head (C2), else rebuilds it.
+    pub(super) async fn load(ctx: &Ctx, loaded: &Loaded, head: Head) -> Result<Self, WorkerError> {
+        let stage = loaded.topology.stage(head.shard.stage);
+        let pipeline = &loaded.plan.pipelines[stage.pipeline];
+        let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
+        let fresh = MergeOperator::new(pipeline, loaded.key_groups).await?;
+        let mut operator = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
+        let mut replay_bytes = 0;
+        match warm {
+            Some(warm) => operator.adopt(warm.operator),
+            None => replay_bytes = rebuild(ctx, loaded, &head, &mut operator, keeps_results(pipeline)).await?,
+        }
+        let mut upstream: Vec<Upstream> =
+            loaded.topology.upstream_of(head.shard).into_iter().map(|shard| Upstream::new(shard, head.input(shard))).collect();
+        for input in &mut upstream {
+            input.learn(ctx).await?;
+        }
+        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), replay_bytes })
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The operator and the commit it is at.
+    pub(super) fn into_warm(self) -> (ShardKey, Option<CommitId>, MergeOperator) {
+        (self.head.shard, self.head.last_commit, self.operator)
+    }
+
+    /// Takes an epoch of a lane in the same worker.
+    pub(super) fn hand_over(&mut self, fed: &Fed) {
+        if let Some(upstream) = self.upstream.iter_mut().find(|upstream| upstream.shard == fed.from) {
+            upstream.hand_over(fed);
+        }
+    }
+
+    /// Runs a batch if there is something to say (C4), and adds its commit to the round.
+    pub(super) async fn run_if_needed(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
+        for upstream in &mut self.upstream {
+            upstream.learn(ctx).await?;
+        }
+        let receiver = self.head.shard.shard;
+        let views: Vec<_> = self.upstream.iter().map(|upstream| upstream.view(receiver)).collect();
+        let known = combined(self.head.watermark, views.iter().map(|view| (view.watermark, view.activity)));
+        let crosses = self.operator.pane_ends_between(self.head.watermark, known.watermark);
+        let closed = self.head.activity == Activity::Closed;
+        let run = decide_run(self.head.watermark, &views, self.operator.act_at(), crosses, ctx.tuning.unread_bytes_max, closed);
+        if run == Run::Wait {
+            return Ok(());
+        }
+        self.run(ctx, loaded, round).await
+    }
+
+    async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
+        let began = ctx.clock.monotonic_micros();
+        let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
+        let (input, cuts, inputs, rows_in, bytes_in) = self.take_unread(ctx).await?;
+        let states: Vec<InputState> = self.upstream.iter().map(|upstream| upstream.consumed).collect();
+        let after = combined(self.head.watermark, states.iter().map(|state| (state.watermark, state.activity)));
+        let late = fold(&mut self.operator, &input, self.head.watermark).await?;
+        let rows = self.operator.fire(after.watermark).await?;
+        let executed = ctx.clock.monotonic_micros();
+        ctx.progress.execute_micros.add_between(began, executed);
+
+        let mut published = publish(round, ctx, Maker::new(&self.head, loaded), &self.operator, &rows, &late, self.keeps_results)?;
+        let results: u64 = rows.iter().map(|rows| rows.num_rows() as u64).sum();
+        let late_rows: u64 = late.iter().map(|rows| rows.num_rows() as u64).sum();
+        ctx.progress.results.add(results);
+        ctx.progress.late.add(late_rows);
+        self.replay_bytes += bytes_in;
+        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, &inputs)?;
+        // Named by its entry too, so that the collector finds it once a newer one has taken its place.
+        published.segments.extend(checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.clone()));
+        let stats = ShardStats {
+            rows_in,
+            rows_out: if self.keeps_results { results } else { 0 },
+            bytes_in,
+            bytes_out: published.bytes(),
+            rows_late: late_rows,
+            rows_dead: 0,
+            rows_dropped: if self.keeps_results { 0 } else { results },
+            events: 0,
+        };
+        let batch = Batch {
+            published,
+            inputs_read: Inputs::Segments(cuts),
+            inputs,
+            source: None,
+            watermark: after.watermark,
+            activity: after.activity,
+            now_micros,
+            act_at: self.operator.act_at(),
+            checkpoint,
+            publish: None,
+            stats,
+        };
+        round.advance(ctx, loaded, &mut self.head, batch)?;
+        ctx.progress.encode_micros.add_between(executed, ctx.clock.monotonic_micros());
+        Ok(())
+    }
+
+    /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2).
+    async fn take_unread(
+        &mut self,
+        ctx: &Ctx,
+    ) -> Result<(Vec<EpochInput>, Vec<InputCut>, BTreeMap<String, InputState>, u64, u64), WorkerError> {
+        let receiver = self.head.shard.shard;
+        let (mut input, mut cuts, mut inputs) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut rows, mut bytes) = (0, 0);
+        for upstream in &mut self.upstream {
+            let view = upstream.view(receiver);
+            rows += view.unread_rows;
+            bytes += view.unread_bytes;
+            let before = upstream.consumed;
+            while let Some(unread) = upstream.unread.pop_front() {
+                check_invariant!(Cc1, unread.entry.epoch == upstream.consumed.epoch.next(), "{} skips an epoch", upstream.shard);
+                input.push(epoch_input(ctx, &unread, receiver).await?);
+                let entry = &unread.entry;
+                upstream.consumed = InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
+            }
+            if upstream.consumed.epoch > before.epoch {
+                let consumed = upstream.consumed;
+                cuts.push(InputCut { from: upstream.shard, after: before.epoch, upto: consumed.epoch, watermark: consumed.watermark });
+                inputs.insert(upstream.shard.to_string(), consumed);
+            }
+        }
+        Ok((input, cuts, inputs, rows, bytes))
+    }
+
+    /// A checkpoint where a load would replay too much, or where there is no state to store (C5).
+    fn checkpoint_if_due(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        watermark: Watermark,
+        consumed: &BTreeMap<String, InputState>,
+    ) -> Result<Option<CheckpointRef>, WorkerError> {
+        let epoch = self.head.epoch.next();
+        let last = self.head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
+        let tuning = &ctx.tuning;
+        let due = self.replay_bytes > tuning.replay_bytes_max || epoch.0 - last.0 >= tuning.replay_commits_max;
+        let empty = self.operator.open_panes() == 0;
+        if !due && !empty {
+            return Ok(None);
+        }
+        let object = if empty { None } else { Some(self.store_state(ctx, loaded, round)?) };
+        self.replay_bytes = 0;
+        let mut inputs = self.head.inputs.clone();
+        inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
+        let positions = inputs.iter().map(|(name, state)| (name.clone(), state.epoch)).collect();
+        Ok(Some(CheckpointRef { epoch, object, positions, inputs, watermark }))
+    }
+
+    fn store_state(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<SegmentRef, WorkerError> {
+        let panes = self.operator.checkpoint()?;
+        let shard = self.head.shard;
+        let groups: Vec<_> = panes.into_iter().map(|rows| (shard.shard, vec![rows])).collect();
+        let meta = SegmentMeta { kind: SegmentKind::Checkpoint, plan: loaded.plan_version };
+        let encoded = segment::encode(self.operator.partial_schema(), meta, &groups)?;
+        let object = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);
+        let bytes = encoded.bytes.len() as u64;
+        round.uploads.push((object.clone(), encoded.bytes));
+        Ok(SegmentRef { kind: SegmentKind::Checkpoint, object, bytes, footer_bytes: encoded.footer_bytes, groups: encoded.groups })
+    }
+}
+
+/// Rows of one epoch of one upstream shard.
+type EpochInput = BatchInput;
+
+async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<EpochInput, WorkerError> {
+    Ok(BatchInput {
+        partials: rows_of(ctx, unread, SegmentKind::Exchange, receiver).await?,
+        behind: rows_of(ctx, unread, SegmentKind::Behind, receiver).await?,
+    })
+}
+
+/// Folds epochs in order; returns the rows whose window had fired before the batch (R3).
+async fn fold(operator: &mut MergeOperator, input: &[EpochInput], before: Watermark) -> Result<Vec<RecordBatch>, WorkerError> {
+    let mut late = Vec::new();
+    for epoch in input {
+        for rows in &epoch.partials {
+            operator.merge(rows)?;
+        }
+        for rows in &epoch.behind {
+            late.extend(operator.merge_behind(rows, before).await?);
+        }
+    }
+    Ok(late)
+}
+
+fn publish(
+    round: &mut Round,
+    ctx: &Ctx,
+    maker: Maker,
+    operator: &MergeOperator,
+    rows: &[RecordBatch],
+    late: &[RecordBatch],
+    keeps_results: bool,
+) -> Result<Published, WorkerError> {
+    let mut published = Published::default();
+    if keeps_results && rows.iter().any(|rows| rows.num_rows() > 0) {
+        published.add(round, ctx, maker, SegmentKind::Output, operator.output_schema(), &[(ShardId(0), rows.to_vec())])?;
+    }
+    if !late.is_empty() {
+        published.add(round, ctx, maker, SegmentKind::Late, operator.late_schema(), &[(ShardId(0), late.to_vec())])?;
+    }
+    Ok(published)
+}
+
+/// Checkpoint, then every batch since, from its recipe; a batch that gives another result than the one committed stops everything
+/// (R1, RP-1). Returns the bytes replayed.
+async fn rebuild(
+    ctx: &Ctx,
+    loaded: &Loaded,
+    head: &Head,
+    operator: &mut MergeOperator,
+    keeps_results: bool,
+) -> Result<u64, WorkerError> {
+    let from = head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
+    if let Some(state) = head.checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref()) {
+        for rows in segment::read_for(ctx.objects.as_ref(), &ctx.cache, state, head.shard.shard).await? {
+            operator.merge(&rows)?;
+        }
+    }
+    let gone = || WorkerError::Gone { shard: head.shard, after: from };
+    let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), head, from, head.epoch).await? else { return Err(gone()) };
+    let mut upstream = BTreeMap::new();
+    for shard in loaded.topology.upstream_of(head.shard) {
+        upstream.insert(shard, weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?.0);
+    }
+    let mut bytes = 0;
+    for entry in &entries {
+        bytes += replay(ctx, loaded, head, operator, entry, &upstream, keeps_results).await?;
+    }
+    Ok(bytes)
+}
+
+async fn replay(
+    ctx: &Ctx,
+    loaded: &Loaded,
+    head: &Head,
+    operator: &mut MergeOperator,
+    entry: &CommitEntry,
+    upstream: &BTreeMap<ShardKey, Head>,
+    keeps_results: bool,
+) -> Result<u64, WorkerError> {
+    let recipe = &entry.recipe;
+    loaded.plan.clock.set(recipe.now_micros);
+    let Inputs::Segments(cuts) = &recipe.inputs else { return Ok(0) };
+    let mut input = Vec::new();
+    let mut bytes = 0;
+    for cut in cuts {
+        let gone = || WorkerError::Gone { shard: cut.from, after: cut.after };
+        let from = upstream.get(&cut.from).ok_or_else(gone)?;
+        let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), from, cut.after, cut.upto).await? else { return Err(gone()) };
+        for entry in entries {
+            let view = entry.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+            bytes += view;
+            input.push(epoch_input(ctx, &Unread::stored(entry), head.shard.shard).await?);
+        }
+    }
+    let late = fold(operator, &input, recipe.watermark_before).await?;
+    let rows = operator.fire(recipe.watermark_after).await?;
+    // The digest is that of the bytes that would be stored; the objects themselves are not needed again.
+    let mut scratch = Round::new(ctx);
+    let published = publish(&mut scratch, ctx, Maker::new(head, loaded), operator, &rows, &late, keeps_results)?;
+    let found = published.digest();
+    check_invariant!(Rp1, found == recipe.digest, "shard {} epoch {}", head.shard, entry.epoch);
+    if found != recipe.digest {
+        return Err(WorkerError::Replay { shard: head.shard, epoch: entry.epoch, found, committed: recipe.digest });
+    }
+    Ok(bytes)
+}
+

@@ -1,0 +1,333 @@
+//! The worker: one invocation of a set of shards. Claim, load, rounds, leave.
+//!
+//! ```text
+//! claim --> load --> round: lanes read and fold | own merge shards fold and fire | encode
+//!                      |        `--> upload and commit in the background, in order, at most two rounds deep
+//!                      `--> nothing to say: linger, then leave
+//! ```
+//! A round is one transaction: the lane's new place, the merge shards' new positions and everything published advance together, so
+//! an event can be counted, folded, fired and committed without ever being read back.
+
+mod committer;
+mod lane;
+mod learn;
+mod merge;
+mod publisher;
+mod round;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use weir_coordinator::{Claim, ClaimOutcome};
+use weir_engine::MergeOperator;
+use weir_model::head::Owner;
+use weir_model::{Activity, CommitId, Epoch, Head, JobId, ShardKey};
+
+use crate::context::Ctx;
+use crate::job::{self, JobError, Loaded};
+use crate::topology::Role;
+use committer::Committer;
+use lane::LaneShard;
+use merge::MergeShard;
+use publisher::PublisherShard;
+use round::Round;
+
+/// What starts an invocation: small enough for any queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invocation {
+    /// The job.
+    pub job: JobId,
+    /// Shards to serve, together.
+    pub shards: Vec<ShardKey>,
+    /// Rounds after which to leave although there is more; `None` leaves only when idle.
+    pub rounds_max: Option<u32>,
+    /// Milliseconds after which to leave although there is more.
+    pub run_millis_max: Option<u64>,
+}
+
+/// How an invocation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Left {
+    /// Every shard has said its last word.
+    Done,
+    /// Nothing to do for now.
+    Idle,
+    /// The limit of rounds or time was reached, or somebody asked it to stop.
+    More,
+    /// Another process holds the shards.
+    Held,
+    /// Another generation has taken a shard over.
+    Fenced,
+}
+
+/// A worker that cannot go on. What was committed stays; the shards are taken up again by the next invocation.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The table.
+    #[error(transparent)]
+    Table(#[from] weir_coordinator::StoreError),
+    /// An object.
+    #[error(transparent)]
+    State(#[from] weir_state::StateError),
+    /// The SQL failed on a row.
+    #[error(transparent)]
+    Engine(#[from] weir_engine::EngineError),
+    /// A source or sink.
+    #[error(transparent)]
+    Source(#[from] weir_connectors::SourceError),
+    /// A connector's options.
+    #[error(transparent)]
+    Options(#[from] weir_connectors::OptionsError),
+    /// The job.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Arrow refused to build a batch.
+    #[error(transparent)]
+    Arrow(#[from] datafusion::arrow::error::ArrowError),
+    /// A commit that would break an invariant.
+    #[error("shard {shard}: {refusal}")]
+    Refused {
+        /// The shard.
+        shard: ShardKey,
+        /// Why.
+        refusal: weir_model::decide::CommitRefusal,
+    },
+    /// Replay gave another result than the one committed (R1).
+    #[error("shard {shard}, epoch {epoch}: replay gives digest {found:016x}, {committed:016x} was committed: do not go on with this build")]
+    Replay {
+        /// The shard.
+        shard: ShardKey,
+        /// The epoch.
+        epoch: Epoch,
+        /// Digest of the replay.
+        found: u64,
+        /// Digest committed.
+        committed: u64,
+    },
+    /// Committed data is gone (G4).
+    #[error("shard {shard}: epochs after {after} of its input are gone although it has not consumed them")]
+    Gone {
+        /// The upstream shard.
+        shard: ShardKey,
+        /// Last epoch consumed.
+        after: Epoch,
+    },
+    /// A background task died.
+    #[error("a background task ended: {0}")]
+    Task(String),
+}
+
+/// State that an invocation leaves for the next of the same process (C2).
+#[derive(Debug)]
+pub struct Warm {
+    left_at: Option<CommitId>,
+    operator: MergeOperator,
+}
+
+/// Serves the shards of `invocation` until there is nothing to do or a limit is reached. The same everywhere: thread, process,
+/// function, simulation.
+///
+/// # Errors
+/// [`WorkerError`]; shards are released as far as the table answers.
+pub async fn handle(invocation: &Invocation, ctx: &Ctx) -> Result<Left, WorkerError> {
+    let loaded = Arc::new(job::open(ctx, invocation.job).await?);
+    run(invocation, ctx, &loaded).await
+}
+
+/// As [`handle`], with the job opened before.
+///
+/// # Errors
+/// [`WorkerError`].
+pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Result<Left, WorkerError> {
+    let mut claims = Vec::new();
+    let mut closed = 0;
+    for shard in &invocation.shards {
+        match claim(ctx, loaded, *shard).await? {
+            Claiming::Claimed(claim) => claims.push(*claim),
+            Claiming::Closed => closed += 1,
+            Claiming::NotNow => {}
+        }
+    }
+    if claims.is_empty() {
+        return Ok(if closed == invocation.shards.len() { Left::Done } else { Left::Held });
+    }
+    let complete = claims.len() + closed == invocation.shards.len();
+    let mut worker = match Worker::load(ctx, loaded, &claims).await {
+        Ok(worker) => worker,
+        Err(error) => {
+            weir_coordinator::release(ctx.table.as_ref(), claims).await?;
+            return Err(error);
+        }
+    };
+    let mut committer = Committer::new(ctx.clone(), claims);
+    let served = worker.serve(ctx, loaded, &mut committer, invocation).await;
+    let committed = committer.drain().await;
+    let left = match (served, committed) {
+        (Ok(left), Ok(true)) => left,
+        (Ok(_), Ok(false)) => Left::Fenced,
+        (Err(error), _) | (_, Err(error)) => {
+            weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
+            return Err(error);
+        }
+    };
+    if left == Left::Fenced {
+        ctx.progress.fenced.add(1);
+    } else {
+        worker.leave(ctx);
+    }
+    weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
+    Ok(if left == Left::Done && !complete { Left::Idle } else { left })
+}
+
+enum Claiming {
+    Claimed(Box<Claim>),
+    Closed,
+    NotNow,
+}
+
+async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, WorkerError> {
+    let stage = loaded.topology.stage(shard.stage);
+    let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?;
+    if said_all(&head) {
+        return Ok(Claiming::Closed);
+    }
+    if stage.role == Role::Publish {
+        publisher::before_claim(ctx, loaded, shard, &head)?;
+    }
+    let claimant = owner(ctx);
+    let outcome = weir_coordinator::claim(ctx.table.as_ref(), shard, &claimant, ctx.clock.now_micros(), |id| ctx.liveness.of(id));
+    Ok(match outcome.await? {
+        // Another claim came between: this generation has no staging folder, and must not make one any more.
+        ClaimOutcome::Claimed(claim) if stage.role == Role::Publish && claim.head.generation != head.generation.next() => {
+            weir_coordinator::release(ctx.table.as_ref(), vec![*claim]).await?;
+            Claiming::NotNow
+        }
+        ClaimOutcome::Claimed(claim) => Claiming::Claimed(claim),
+        ClaimOutcome::Held { .. } | ClaimOutcome::Lost => Claiming::NotNow,
+    })
+}
+
+/// Whether a shard will never commit again.
+#[must_use]
+pub fn said_all(head: &Head) -> bool {
+    let pending = head.publish.as_ref().is_some_and(|publish| publish.pending.is_some());
+    head.activity == Activity::Closed && !pending
+}
+
+fn owner(ctx: &Ctx) -> Owner {
+    let lease = i64::try_from(ctx.tuning.lease.as_micros()).unwrap_or(i64::MAX);
+    Owner { id: ctx.owner, lease_until_micros: ctx.clock.now_micros().saturating_add(lease) }
+}
+
+/// Claimed and loaded shards.
+struct Worker {
+    lanes: Vec<LaneShard>,
+    merges: Vec<MergeShard>,
+    publishers: Vec<PublisherShard>,
+}
+
+impl Worker {
+    async fn load(ctx: &Ctx, loaded: &Arc<Loaded>, claims: &[Claim]) -> Result<Self, WorkerError> {
+        let mut worker = Self { lanes: Vec::new(), merges: Vec::new(), publishers: Vec::new() };
+        for claim in claims {
+            let head = claim.head.clone();
+            match loaded.topology.stage(claim.shard().stage).role {
+                Role::Lane => worker.lanes.push(LaneShard::load(ctx, loaded, head).await?),
+                Role::Merge => worker.merges.push(MergeShard::load(ctx, loaded, head).await?),
+                Role::Publish => worker.publishers.push(PublisherShard::load(ctx, loaded, head)?),
+            }
+        }
+        Ok(worker)
+    }
+
+    async fn serve(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Arc<Loaded>,
+        committer: &mut Committer,
+        invocation: &Invocation,
+    ) -> Result<Left, WorkerError> {
+        let mut changes = ctx.table.changes();
+        let began = ctx.clock.monotonic_micros();
+        let run_max = invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
+        let mut rounds = 0;
+        let mut idle_since = None;
+        loop {
+            let mut round = Round::new(ctx);
+            self.run_round(ctx, loaded, &mut round).await?;
+            if round.is_empty() {
+                // What was computed ahead must be committed before others, or we, can build on it.
+                if !committer.drain().await? {
+                    return Ok(Left::Fenced);
+                }
+                if self.done() {
+                    return Ok(Left::Done);
+                }
+                let now = ctx.clock.monotonic_micros();
+                let since = *idle_since.get_or_insert(now);
+                let linger = i64::try_from(ctx.tuning.linger.as_micros()).unwrap_or(i64::MAX);
+                if ctx.stop.requested() {
+                    return Ok(Left::More);
+                }
+                if now - since >= linger {
+                    return Ok(Left::Idle);
+                }
+                tokio::select! {
+                    () = changes.next() => {}
+                    () = ctx.clock.sleep(ctx.tuning.ask_again) => {}
+                }
+            } else {
+                idle_since = None;
+                rounds += 1;
+                // A publisher acts on its target only once the commit that names the step was heard (X5).
+                let heard = committer.submit(round).await? && (self.publishers.is_empty() || committer.drain().await?);
+                if !heard {
+                    return Ok(Left::Fenced);
+                }
+            }
+            let served = ctx.clock.monotonic_micros() - began;
+            let share = i64::try_from(ctx.tuning.share_after.as_micros()).unwrap_or(i64::MAX);
+            let out_of_time = served >= run_max || (served >= share && ctx.liveness.participants() > 1);
+            if ctx.stop.requested() || out_of_time || invocation.rounds_max.is_some_and(|max| rounds >= max) {
+                return Ok(if self.done() { Left::Done } else { Left::More });
+            }
+        }
+    }
+
+    async fn run_round(&mut self, ctx: &Ctx, loaded: &Arc<Loaded>, round: &mut Round) -> Result<(), WorkerError> {
+        for lane in &mut self.lanes {
+            if let Some(fed) = lane.run_epoch(ctx, loaded, round).await? {
+                for merge in &mut self.merges {
+                    merge.hand_over(&fed);
+                }
+            }
+        }
+        for merge in &mut self.merges {
+            merge.run_if_needed(ctx, loaded, round).await?;
+        }
+        for publisher in &mut self.publishers {
+            publisher.step(ctx, loaded, round).await?;
+        }
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        let lanes = self.lanes.iter().all(|lane| said_all(lane.head()));
+        let merges = self.merges.iter().all(|merge| said_all(merge.head()));
+        lanes && merges && self.publishers.iter().all(|publisher| said_all(publisher.head()))
+    }
+
+    /// Leaves warm state behind; only after every commit was heard (C2).
+    fn leave(self, ctx: &Ctx) {
+        for merge in self.merges {
+            let (shard, left_at, operator) = merge.into_warm();
+            if left_at.is_some() {
+                ctx.warm.leave(shard, Warm { left_at, operator });
+            }
+        }
+        for publisher in self.publishers {
+            publisher.leave();
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! A publisher: one more receiver, whose head says what its target has acknowledged (X5).
+//!
+//! ```text
+//! commit: "I will append these epochs to that file"  -->  do it  -->  commit: "done", and the next step
+//! ```
+//! After a crash the step named last is carried out again by whoever comes; the target makes that harmless.
+
+use std::collections::BTreeMap;
+
+use datafusion::arrow::array::RecordBatch;
+use weir_connectors::sink::{Step, StepOutcome};
+use weir_model::head::{InputState, PendingPublish, PublishState};
+use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
+use weir_state::manifest::{Entries, entries_between};
+
+use super::WorkerError;
+use super::learn::{Unread, Upstream, rows_of};
+use super::round::{Batch, Published, Round};
+use crate::connect::Target;
+use crate::context::Ctx;
+use crate::job::Loaded;
+
+/// Epochs without rows after which a publisher says that it has seen them, so that they can be deleted.
+const QUIET_EPOCHS: usize = 16;
+
+/// A claimed publisher.
+pub(super) struct PublisherShard {
+    head: Head,
+    target: Target,
+    upstream: Vec<Upstream>,
+    /// Rows of the step named by the head, if this process read them.
+    rows: Option<Vec<RecordBatch>>,
+}
+
+fn open(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Target, WorkerError> {
+    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline];
+    Ok(match ctx.connectors.target(&pipeline.sink, shard)? {
+        Target::Files(target) => Target::Files(target.owned_by(ctx.owner)),
+        Target::Print => Target::Print,
+    })
+}
+
+/// Makes the staging folder of the generation about to be claimed: a zombie never makes one, so it must be there before.
+pub(super) fn before_claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey, head: &Head) -> Result<(), WorkerError> {
+    match open(ctx, loaded, shard)? {
+        Target::Files(target) => Ok(target.prepare(head.generation.next())?),
+        Target::Print => Ok(()),
+    }
+}
+
+impl PublisherShard {
+    /// Fences older generations off the target, before anything else.
+    pub(super) fn load(ctx: &Ctx, loaded: &Loaded, head: Head) -> Result<Self, WorkerError> {
+        let target = open(ctx, loaded, head.shard)?;
+        if let Target::Files(target) = &target {
+            target.fence_older(head.generation)?;
+        }
+        let pending = head.publish.as_ref().and_then(|publish| publish.pending.as_ref());
+        let upstream = (loaded.topology.upstream_of(head.shard).into_iter())
+            .map(|shard| {
+                // What a named step takes is no longer unread.
+                let named = pending.and_then(|pending| pending.upto.get(&shard.to_string()).copied());
+                Upstream::new(shard, named.unwrap_or_else(|| head.input(shard)))
+            })
+            .collect();
+        Ok(Self { head, target, upstream, rows: None })
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Leaves the target tidy.
+    pub(super) fn leave(self) {
+        if let Target::Files(target) = self.target {
+            target.leave(self.head.generation);
+        }
+    }
+
+    /// Carries out the step that the last commit named, and adds the next to the round. Called only when that commit was heard.
+    pub(super) async fn step(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
+        if self.head.activity == Activity::Closed && !self.has_pending() {
+            return Ok(());
+        }
+        let mut state = self.head.publish.clone().unwrap_or_default();
+        let mut acknowledged = None;
+        if let Some(pending) = state.pending.take() {
+            match self.carry_out(ctx, &pending).await? {
+                Some(StepOutcome::Done { bytes_after }) => {
+                    ctx.progress.published.add(pending.rows);
+                    state = PublishState { file_number: pending.number, file_bytes: bytes_after, file_rows: pending.rows_before + pending.rows, pending: None };
+                    acknowledged = Some(pending);
+                }
+                Some(StepOutcome::TargetChanged) => return self.rename_step(ctx, loaded, round, state, pending),
+                Some(StepOutcome::Fenced) | None => return Ok(()),
+            }
+        }
+        let next = self.next(ctx).await?;
+        let closed = self.upstream.iter().all(|upstream| upstream.consumed.activity == Activity::Closed);
+        let finished = closed && next.is_empty();
+        let says_something = acknowledged.is_some() || !next.is_empty() || finished || self.quiet_epochs() >= QUIET_EPOCHS;
+        if !says_something {
+            return Ok(());
+        }
+        self.commit(ctx, loaded, round, state, acknowledged, next, finished)
+    }
+
+    fn has_pending(&self) -> bool {
+        self.head.publish.as_ref().is_some_and(|publish| publish.pending.is_some())
+    }
+
+    /// Epochs consumed beyond those the head knows of.
+    fn quiet_epochs(&self) -> usize {
+        let behind = |upstream: &Upstream| upstream.consumed.epoch.0.saturating_sub(self.head.input(upstream.shard).epoch.0);
+        usize::try_from(self.upstream.iter().map(behind).sum::<u64>()).unwrap_or(usize::MAX)
+    }
+
+    /// Rows of unread epochs, up to the row limit.
+    async fn next(&mut self, ctx: &Ctx) -> Result<Vec<RecordBatch>, WorkerError> {
+        let mut rows = Vec::new();
+        let mut count = 0;
+        for upstream in &mut self.upstream {
+            upstream.learn(ctx).await?;
+            while count < ctx.tuning.publish_rows_max
+                && let Some(unread) = upstream.unread.pop_front()
+            {
+                for batch in rows_of(ctx, &unread, SegmentKind::Output, ShardId(0)).await? {
+                    count += batch.num_rows() as u64;
+                    rows.push(batch);
+                }
+                let entry = &unread.entry;
+                upstream.consumed = InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn carry_out(&mut self, ctx: &Ctx, pending: &PendingPublish) -> Result<Option<StepOutcome>, WorkerError> {
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => self.read_again(ctx, pending).await?,
+        };
+        let outcome = match &self.target {
+            Target::Files(target) => {
+                let step = Step { number: pending.number, file: pending.file.clone(), bytes_before: pending.bytes_before, rows_before: pending.rows_before };
+                target.carry_out(&step, &rows, self.head.generation)?
+            }
+            Target::Print => {
+                print(&rows)?;
+                StepOutcome::Done { bytes_after: 0 }
+            }
+        };
+        self.rows = Some(rows);
+        Ok(Some(outcome))
+    }
+
+    /// Rows of a step that another process named.
+    async fn read_again(&self, ctx: &Ctx, pending: &PendingPublish) -> Result<Vec<RecordBatch>, WorkerError> {
+        let mut rows = Vec::new();
+        for upstream in &self.upstream {
+            let Some(upto) = pending.upto.get(&upstream.shard.to_string()) else { continue };
+            let after = self.head.input(upstream.shard).epoch;
+            let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), upstream.shard).await?;
+            let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), &head, after, upto.epoch).await? else {
+                return Err(WorkerError::Gone { shard: upstream.shard, after });
+            };
+            for entry in entries {
+                rows.extend(rows_of(ctx, &Unread::stored(entry), SegmentKind::Output, ShardId(0)).await?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Somebody else changed the file: name a new one for the same rows.
+    fn rename_step(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        mut state: PublishState,
+        pending: PendingPublish,
+    ) -> Result<(), WorkerError> {
+        tracing::warn!(file = pending.file, "the file was changed by somebody else: its next rows go to a new file");
+        if let Target::Files(target) = &self.target {
+            let step = target.plan_new(pending.number);
+            state.pending = Some(PendingPublish {
+                number: step.number,
+                file: step.file,
+                bytes_before: step.bytes_before,
+                rows_before: step.rows_before,
+                ..pending
+            });
+        }
+        let inputs = BTreeMap::new();
+        self.advance(ctx, loaded, round, state, inputs, self.head.activity, ShardStats::default())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one commit acknowledges a step and names the next")]
+    fn commit(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        mut state: PublishState,
+        acknowledged: Option<PendingPublish>,
+        next: Vec<RecordBatch>,
+        finished: bool,
+    ) -> Result<(), WorkerError> {
+        let mut stats = ShardStats::default();
+        let mut inputs = BTreeMap::new();
+        if let Some(pending) = acknowledged {
+            stats.rows_out = pending.rows;
+            inputs.extend(pending.upto);
+        }
+        self.rows = None;
+        let reached = self.upstream.iter().map(|upstream| (upstream.shard.to_string(), upstream.consumed)).collect();
+        if next.is_empty() {
+            inputs.extend::<BTreeMap<_, _>>(reached);
+        } else {
+            let rows = next.iter().map(|rows| rows.num_rows() as u64).sum();
+            let bytes = next.iter().map(|rows| rows.get_array_memory_size() as u64).sum();
+            stats.rows_in = rows;
+            stats.bytes_in = bytes;
+            let step = match &self.target {
+                Target::Files(target) => target.plan(&state, bytes),
+                Target::Print => Step { number: 0, file: String::new(), bytes_before: 0, rows_before: 0 },
+            };
+            let Step { number, file, bytes_before, rows_before } = step;
+            let named = PendingPublish { number, file, bytes_before, rows_before, upto: reached, rows };
+            state.pending = Some(named);
+            self.rows = Some(next);
+        }
+        let activity = if finished { Activity::Closed } else { Activity::Active };
+        self.advance(ctx, loaded, round, state, inputs, activity, stats)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one commit names all of it")]
+    fn advance(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        state: PublishState,
+        inputs: BTreeMap<String, InputState>,
+        activity: Activity,
+        stats: ShardStats,
+    ) -> Result<(), WorkerError> {
+        let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
+        let cut = |upstream: &Upstream| {
+            let state = inputs.get(&upstream.shard.to_string())?;
+            Some(InputCut { from: upstream.shard, after: self.head.input(upstream.shard).epoch, upto: state.epoch, watermark: state.watermark })
+        };
+        let cuts = self.upstream.iter().filter_map(cut).collect();
+        let batch = Batch {
+            published: Published::default(),
+            inputs_read: Inputs::Segments(cuts),
+            inputs,
+            source: None,
+            watermark: Watermark::NONE.max(self.head.watermark),
+            activity,
+            now_micros,
+            act_at: None,
+            checkpoint: None,
+            publish: Some(state),
+            stats,
+        };
+        round.advance(ctx, loaded, &mut self.head, batch).map(drop)
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the print connector writes to standard output")]
+fn print(rows: &[RecordBatch]) -> Result<(), WorkerError> {
+    let mut writer = datafusion::arrow::json::LineDelimitedWriter::new(Vec::new());
+    for batch in rows {
+        writer.write(batch)?;
+    }
+    writer.finish()?;
+    print!("{}", String::from_utf8_lossy(&writer.into_inner()));
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Spill and trim: what keeps a head small (T4). Older commits move into a chain of manifests; what fell below a floor is forgotten.
+
+use crate::entry::CommitEntry;
+use crate::head::{HEAD_BYTES_SPILL, Head, ManifestRef, RECENT_COMMITS_MAX};
+use crate::ids::Epoch;
+
+/// How many of the oldest commits must move into a manifest before another is appended (T4); 0 while the head is small.
+///
+/// The oldest half, and more where entries are so large that the rest would leave no room for another of their kind.
+#[must_use]
+pub fn plan_spill(head: &Head) -> usize {
+    let sizes: Vec<usize> = head.recent.iter().map(entry_bytes).collect();
+    let mut rest: usize = sizes.iter().sum();
+    if sizes.len() < RECENT_COMMITS_MAX && rest <= HEAD_BYTES_SPILL {
+        return 0;
+    }
+    let half = sizes.len().div_ceil(2);
+    rest -= sizes.iter().take(half).sum::<usize>();
+    let more = sizes.iter().skip(half).take_while(|size| {
+        let large = rest > HEAD_BYTES_SPILL / 2;
+        rest -= if large { **size } else { 0 };
+        large
+    });
+    half + more.count()
+}
+
+/// The head once its `count` oldest commits lie in `manifest`.
+#[must_use]
+pub fn spill(head: &Head, count: usize, manifest: ManifestRef) -> Head {
+    let mut next = head.clone();
+    next.recent.drain(..count.min(head.recent.len()));
+    next.manifest = Some(manifest);
+    next
+}
+
+/// The head once it has forgotten a manifest chain whose newest entry lies at or below `floor`.
+///
+/// Recent commits stay: they are few, and the holder may still have to find its own last one (T5). Objects of the chain that the
+/// collector had not reached yet are orphans from now on (G1).
+#[must_use]
+pub fn trim_below(head: &Head, floor: Epoch) -> Head {
+    let mut next = head.clone();
+    if next.manifest.as_ref().is_some_and(|manifest| manifest.last <= floor) {
+        next.manifest = None;
+    }
+    next
+}
+
+/// Size of the head as it is written; what cannot be encoded has no size that fits.
+pub(super) fn encoded_bytes(head: &Head) -> usize {
+    serde_json::to_vec(head).map_or(usize::MAX, |bytes| bytes.len())
+}
+
+fn entry_bytes(entry: &CommitEntry) -> usize {
+    serde_json::to_vec(entry).map_or(0, |bytes| bytes.len())
+}

@@ -1,0 +1,169 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use object_store::ObjectStoreExt;
+use object_store::memory::InMemory;
+use weir_model::head::CheckpointRef;
+use weir_model::{Generation, ObjectId, ShardId, ShardKey, StageId, Watermark};
+
+use super::*;
+use crate::counting::Hooked;
+use crate::faulty::{After, Fault, Faults};
+use crate::paths::{Folder, object};
+use crate::store::put;
+use crate::testing::{SequentialIds, entry};
+
+const JOB: JobId = JobId(1);
+
+fn shard(stage: u16) -> ShardKey {
+    ShardKey::new(JOB, StageId(stage), ShardId(0))
+}
+
+fn data(id: u128, stage: u16, generation: u64) -> String {
+    object(Folder::Data, ObjectId(id), shard(stage), Generation(generation))
+}
+
+fn floors(floors: &[(ShardKey, u64)]) -> Retention {
+    let mut row = Retention::new();
+    row.floors.extend(floors.iter().map(|(shard, epoch)| (shard.to_string(), Epoch(*epoch))));
+    row
+}
+
+async fn all(store: &dyn ObjectStore) -> BTreeSet<String> {
+    store.list(None).map_ok(|meta| meta.location.to_string()).try_collect().await.unwrap()
+}
+
+/// Stores what `head` names and what `entries` name; spills the entries up to `spilled` one manifest per two entries.
+async fn shard_with(store: &dyn ObjectStore, head: &mut Head, entries: Vec<CommitEntry>, spilled: usize) {
+    for segment in entries.iter().flat_map(|entry| &entry.segments) {
+        put(store, &segment.object, "rows".into()).await.unwrap();
+    }
+    let ids = SequentialIds::default();
+    for two in entries[..spilled].chunks(2) {
+        let encoded = manifest::encode(&ids, head, two.to_vec()).unwrap();
+        put(store, &encoded.reference.object, encoded.bytes.into()).await.unwrap();
+        head.manifest = Some(encoded.reference);
+    }
+    head.epoch = entries.last().unwrap().epoch;
+    head.recent = VecDeque::from(entries[spilled..].to_vec());
+}
+
+fn head_of(stage: u16, generation: u64) -> Head {
+    let mut head = Head::new(shard(stage));
+    head.generation = Generation(generation);
+    head
+}
+
+/// Epochs 1 to 8 of stage 0, one exchange object each, 1 to 6 spilled into three manifests.
+async fn eight_epochs(store: &dyn ObjectStore) -> Head {
+    let mut head = head_of(0, 1);
+    let entries = (1..=8).map(|epoch| entry(epoch, &[(SegmentKind::Exchange, &data(u128::from(epoch), 0, 1))])).collect();
+    shard_with(store, &mut head, entries, 6).await;
+    head
+}
+
+#[tokio::test]
+async fn what_lies_at_or_below_the_floor_goes_and_nothing_above_it() {
+    for floor in 0..=8 {
+        let store = InMemory::new();
+        let head = eight_epochs(&store).await;
+        let before = all(&store).await;
+        let collected = collect_below(&store, &[head.clone()], &floors(&[(shard(0), floor)])).await.unwrap();
+        let left = all(&store).await;
+        assert_eq!(collected.deleted, (before.len() - left.len()) as u64);
+        for epoch in 1..=8u64 {
+            assert_eq!(left.contains(&data(u128::from(epoch), 0, 1)), epoch > floor, "epoch {epoch}, floor {floor}");
+        }
+        let manifests = left.iter().filter(|name| name.contains("/manifest/")).count() as u64;
+        assert_eq!(manifests, 3 - floor.min(6) / 2, "floor {floor}");
+        let found = manifest::entries_between(&store, &head, Epoch(floor), Epoch(8)).await.unwrap();
+        assert!(matches!(found, manifest::Entries::Found(entries) if entries.len() as u64 == 8 - floor));
+        collect_below(&store, &[head], &floors(&[(shard(0), floor)])).await.unwrap();
+        assert_eq!(all(&store).await, left, "twice is once");
+    }
+}
+
+#[tokio::test]
+async fn an_object_that_a_shard_still_needs_stays_whoever_else_has_let_it_go() {
+    let store = InMemory::new();
+    let shared = data(1, 0, 1);
+    let (mut done, mut slow) = (head_of(0, 1), head_of(1, 1));
+    shard_with(&store, &mut done, vec![entry(1, &[(SegmentKind::Exchange, &shared)])], 0).await;
+    shard_with(&store, &mut slow, vec![entry(1, &[(SegmentKind::Exchange, &shared)])], 0).await;
+    let heads = [done, slow];
+    assert_eq!(collect_below(&store, &heads, &floors(&[(shard(0), 1)])).await.unwrap().deleted, 0);
+    assert_eq!(collect_below(&store, &heads, &floors(&[(shard(0), 1), (shard(1), 1)])).await.unwrap().deleted, 1);
+}
+
+#[tokio::test]
+async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_and_so_does_the_way_to_them() {
+    let store = InMemory::new();
+    let mut head = head_of(0, 1);
+    let (late, dead, state) = (data(101, 0, 1), data(102, 0, 1), object(Folder::State, ObjectId(103), shard(0), Generation(1)));
+    let checkpoint = entry(3, &[(SegmentKind::Checkpoint, &state)]);
+    head.checkpoint = Some(CheckpointRef {
+        epoch: Epoch(3),
+        object: checkpoint.segments.first().cloned(),
+        positions: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        watermark: Watermark::NONE,
+    });
+    let mut entries = vec![entry(1, &[(SegmentKind::Late, &late)]), entry(2, &[(SegmentKind::Dead, &dead)]), checkpoint];
+    entries.extend((4..=8).map(|epoch| entry(epoch, &[])));
+    shard_with(&store, &mut head, entries, 6).await;
+    let before = all(&store).await;
+    assert_eq!(collect_below(&store, &[head], &floors(&[(shard(0), 8)])).await.unwrap().deleted, 0);
+    assert_eq!(all(&store).await, before);
+}
+
+#[tokio::test]
+async fn an_orphan_goes_only_when_its_maker_can_no_longer_commit_it() {
+    let store = InMemory::new();
+    let mut head = head_of(0, 3);
+    shard_with(&store, &mut head, vec![entry(1, &[(SegmentKind::Exchange, &data(1, 0, 1))])], 0).await;
+    let old_checkpoint = object(Folder::State, ObjectId(2), shard(0), Generation(2));
+    let unread_manifest = object(Folder::Manifest, ObjectId(3), shard(0), Generation(2));
+    let strangers = [
+        data(4, 0, 3),
+        data(5, 9, 1),
+        crate::paths::plan(JOB, 1),
+        format!("{}/notes.txt", crate::paths::job(JOB)),
+        object(Folder::Data, ObjectId(6), ShardKey::new(JobId(2), StageId(0), ShardId(0)), Generation(1)),
+    ];
+    for name in strangers.iter().chain([&old_checkpoint, &unread_manifest]) {
+        put(&store, name, "x".into()).await.unwrap();
+    }
+    let named = [named_by(&store, &head, Epoch(0)).await.unwrap()];
+    let mut found = orphans(&store, JOB, &[head], &named).await.unwrap();
+    found.sort();
+    assert_eq!(found, [unread_manifest, old_checkpoint]);
+    assert!(orphans(&store, JOB, &[], &named).await.unwrap().is_empty(), "a pinned shard's head is not given");
+}
+
+#[tokio::test]
+async fn deleting_goes_on_after_a_crash_at_any_request() {
+    for request in 1.. {
+        let inner = Arc::new(InMemory::new());
+        let head = eight_epochs(inner.as_ref()).await;
+        let row = floors(&[(shard(0), 7)]);
+        let fault = if request % 2 == 0 { Fault::NotDone } else { Fault::Unheard };
+        let faulty = Hooked::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, Arc::new(Faults::nth(request, fault, After::Crashed)));
+        let crashed = collect_below(&faulty, std::slice::from_ref(&head), &row).await.is_err();
+        assert_eq!(crashed, faulty.hook().injected() > 0);
+        collect_below(inner.as_ref(), &[head], &row).await.unwrap();
+        let left = all(inner.as_ref()).await;
+        assert_eq!(left, BTreeSet::from([data(8, 0, 1)]), "after a crash at request {request}");
+        if !crashed {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_missing_above_the_floor_is_told() {
+    let store = InMemory::new();
+    let head = eight_epochs(&store).await;
+    store.delete(&Path::from(head.manifest.clone().unwrap().object)).await.unwrap();
+    assert_eq!(named_by(&store, &head, Epoch(2)).await.unwrap_err().kind(), Kind::Missing);
+    assert!(named_by(&store, &head, Epoch(6)).await.is_ok(), "it fell whole, and so did everything below");
+}

@@ -1,0 +1,51 @@
+//! The house's arrows point one way, and few binaries link DataFusion.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+/// Which of our crates each crate may use.
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("weir-model", &[]),
+    ("weir-plan", &["weir-model"]),
+    ("weir-state", &["weir-model"]),
+    ("weir-coordinator", &["weir-model"]),
+    ("weir-connectors", &["weir-model"]),
+    ("weir-engine", &["weir-model", "weir-plan", "weir-state"]),
+    ("weir-functions", &["weir-model", "weir-plan", "weir-state", "weir-coordinator", "weir-connectors", "weir-engine"]),
+];
+const WITHOUT_DATAFUSION: [&str; 4] = ["weir-model", "weir-state", "weir-coordinator", "weir-connectors"];
+
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo starts");
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let name = |value: &serde_json::Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let packages = metadata["packages"].as_array().expect("packages");
+    let normal = |package: &serde_json::Value| {
+        let all = package["dependencies"].as_array().expect("dependencies");
+        all.iter().filter(|dependency| dependency["kind"].is_null()).map(name).collect()
+    };
+    packages.iter().map(|package| (name(package), normal(package))).collect()
+}
+
+#[test]
+fn arrows_between_crates_point_one_way() {
+    let found = dependencies();
+    for (name, allowed) in ARROWS {
+        let ours = found[name].iter().filter(|dependency| dependency.starts_with("weir-"));
+        let wrong: Vec<_> = ours.filter(|dependency| !allowed.contains(&dependency.as_str())).collect();
+        assert!(wrong.is_empty(), "{name} must not use {wrong:?}");
+    }
+}
+
+#[test]
+fn what_needs_no_query_engine_does_not_link_it() {
+    let found = dependencies();
+    for name in WITHOUT_DATAFUSION {
+        assert!(!found[name].iter().any(|dependency| dependency.starts_with("datafusion")), "{name} must not use DataFusion");
+    }
+}

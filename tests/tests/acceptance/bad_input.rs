@@ -1,0 +1,104 @@
+//! Bad input: a clear message that names the place and the remedy, and nothing lost.
+
+use crate::support::{Case, assert_ok, sink_rows, text};
+
+fn error_of(case: &Case, arguments: &[&str]) -> String {
+    let output = case.run(arguments).output().expect("weir starts");
+    assert!(!output.status.success(), "it must fail: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
+fn edit(case: &Case, from: &str, to: &str) {
+    let sql = std::fs::read_to_string(case.script()).expect("script");
+    assert!(sql.contains(from));
+    std::fs::write(case.script(), sql.replace(from, to)).expect("script");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_rows_go_to_the_dead_letters_and_the_rest_is_counted() {
+    let case = Case::new(1_000, 1);
+    let bad = "{\"song_id\":\"x\",\"etime\":\"2026-01-01 00:00:00\"}\nnonsense\n\
+               {\"song_id\":1,\"etime\":\"9999-12-31 23:59:59\"}\n{\"song_id\":1,\"play_score\":1.0}\n{\"song_id\":1,\"etime\":\"2026";
+    std::fs::write(case.input().join("999.json"), bad).expect("file");
+    let output = case.run(&["--parallelism", "1"]).output().expect("weir starts");
+    assert_ok(&output);
+    let said = text(&output.stdout);
+    assert!(said.contains("1,005 events read") && said.contains("5 dead"), "{said}");
+    let counted: usize = sink_rows(&case.output()).await.iter().map(|(row, _)| row.split('|').nth(2).expect("plays").parse::<usize>().expect("number")).sum();
+    assert_eq!(counted, 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_rows_are_counted_and_kept() {
+    let case = Case::new(100_000, 1);
+    let late = "{\"song_id\":1,\"user_id\":1,\"play_score\":1.0,\"etime\":\"1900-01-01 00:00:00\"}\n".repeat(3);
+    std::fs::write(case.input().join("999.json"), late).expect("file");
+    let output = case.run(&["--parallelism", "1", "--commit-interval", "1ms"]).output().expect("weir starts");
+    assert_ok(&output);
+    let said = text(&output.stdout);
+    assert!(said.contains("100,003 events read") && said.contains("3 late"), "{said}");
+}
+
+#[test]
+fn a_typo_in_sql_is_shown_with_its_place_and_the_right_name() {
+    let case = Case::new(10, 1);
+    edit(&case, "SELECT window_start, song_id", "SELECT window_start, song_idd");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("song_idd") && said.contains("song_id") && said.contains("line"), "{said}");
+}
+
+#[test]
+fn an_edited_script_under_a_running_name_is_refused_with_the_remedy() {
+    let case = Case::new(10, 1);
+    assert_ok(&case.run(&[]).output().expect("weir starts"));
+    edit(&case, "INTERVAL '10' SECOND", "INTERVAL '20' SECOND");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("another script") && said.contains("--name"), "{said}");
+}
+
+#[test]
+fn a_missing_input_a_bad_store_and_an_unknown_option_are_named() {
+    let case = Case::new(10, 1);
+    let file = case.path("taken");
+    std::fs::write(&file, "").expect("file");
+    let said = error_of(&case, &["--store", &format!("file://{}", file.display())]);
+    assert!(said.contains("taken") && said.contains("--store"), "{said}");
+    edit(&case, "'format' = 'json'", "'fromat' = 'json'");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("fromat") && said.contains("'format'"), "{said}");
+    edit(&case, "'fromat' = 'json'", "'format' = 'json'");
+    std::fs::remove_dir_all(case.input()).expect("folder");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("names no file"), "{said}");
+}
+
+#[test]
+fn an_unknown_format_version_is_refused_by_name() {
+    let case = Case::new(10, 1);
+    assert_ok(&case.run(&[]).output().expect("weir starts"));
+    let plans = case.path("store").join("jobs");
+    let job = std::fs::read_dir(&plans).expect("jobs").flatten().next().expect("a job").path();
+    let plan = job.join("plan/000001.json");
+    let newer = std::fs::read_to_string(&plan).expect("plan").replacen("\"format\":1", "\"format\":99", 1);
+    std::fs::write(&plan, newer).expect("plan");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("99") && said.contains("use the build that wrote it"), "{said}");
+}
+
+#[test]
+fn a_file_that_changes_under_a_job_stops_it_and_is_named() {
+    let case = Case::new(2_000_000, 1);
+    let mut child = case.run(&["--parallelism", "1", "--commit-interval", "5ms", "--quiet"]).stderr(std::process::Stdio::piped()).spawn().expect("weir starts");
+    let store = case.path("store").join("jobs");
+    // The job has pinned its input once its folder is there.
+    while !store.exists() {
+        std::thread::yield_now();
+    }
+    let file = case.input().join("000.json");
+    let longer = std::fs::read_to_string(&file).expect("input") + "{}\n";
+    std::fs::write(&file, longer).expect("input");
+    let status = child.wait().expect("it ends");
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).expect("text");
+    assert!(!status.success() && said.contains("000.json") && said.contains("changed"), "{said}");
+}

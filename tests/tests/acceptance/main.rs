@@ -1,0 +1,9 @@
+//! End to end, through the public API and the real binary: results equal a batch engine's, whatever is killed, lost or split.
+
+mod architecture;
+mod bad_input;
+mod equality;
+mod foreign;
+mod killing;
+mod simulation;
+mod support;
