@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p weir-connectors --bench decode`. Medians of several runs; the candidates that were not taken stay measured.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark prints, and a panic is its error message")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Cursor;
@@ -24,22 +26,40 @@ fn schema() -> SchemaRef {
     let number = |name| Field::new(name, DataType::Int64, true);
     let text = |name| Field::new(name, DataType::Utf8, true);
     let time = Field::new("dateTime", DataType::Timestamp(TimeUnit::Millisecond, None), true);
-    Arc::new(Schema::new(vec![number("auction"), number("bidder"), number("price"), text("channel"), text("url"), time, text("extra")]))
+    Arc::new(Schema::new(vec![
+        number("auction"),
+        number("bidder"),
+        number("price"),
+        text("channel"),
+        text("url"),
+        time,
+        text("extra"),
+    ]))
 }
 
 /// Bids with values as long as the generator's.
 fn bids() -> RecordBatch {
     use arrow::array::{Int64Array, StringArray, TimestampMillisecondArray};
     let mix = |row: usize, salt: u64| (row as u64 ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
-    let numbers = |salt, below: u64| Arc::new(Int64Array::from_iter_values((0..ROWS).map(move |row| (mix(row, salt) % below) as i64)));
-    let texts = |salt, length: usize| {
+    let numbers =
+        |salt: u64, below: u64| Arc::new(Int64Array::from_iter_values((0..ROWS).map(move |row| (mix(row, salt) % below) as i64)));
+    let texts = |salt: u64, length: usize| {
         let text = move |row: usize| format!("{:0>length$x}", mix(row, salt) as u128 * 0x1_0000_0001_0001);
         Arc::new(StringArray::from_iter_values((0..ROWS).map(text)))
     };
-    let urls = StringArray::from_iter_values((0..ROWS).map(|row| format!("https://www.nexmark.com/item.htm?query=1&channel_id={}", mix(row, 5))));
+    let urls = StringArray::from_iter_values(
+        (0..ROWS).map(|row| format!("https://www.nexmark.com/item.htm?query=1&channel_id={}", mix(row, 5))),
+    );
     let times = TimestampMillisecondArray::from_iter_values((0..ROWS).map(|row| 1_436_918_400_000 + row as i64 / 10));
-    let columns: Vec<arrow::array::ArrayRef> =
-        vec![numbers(1, 100_000), numbers(2, 50_000), numbers(3, 100_000_000), texts(4, 10), Arc::new(urls), Arc::new(times), texts(6, 28)];
+    let columns: Vec<arrow::array::ArrayRef> = vec![
+        numbers(1, 100_000),
+        numbers(2, 50_000),
+        numbers(3, 100_000_000),
+        texts(4, 10),
+        Arc::new(urls),
+        Arc::new(times),
+        texts(6, 28),
+    ];
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
@@ -86,16 +106,19 @@ fn main() {
     let bids = [bids()];
     let file = |format| Bytes::from(encode(format, &schema(), &bids).unwrap());
     let (json, csv, parquet_file) = (file(Format::Json), file(Format::Csv), file(Format::Parquet));
-    // Every fourth line has an escape, so that the quick decoder declines.
+    // Some lines of every block have an escape, so that the quick decoder declines.
     let escaped = Bytes::from(String::from_utf8_lossy(&json).replace("channel_id=1", "channel_id\\u003d1"));
     println!("{ROWS} bids: JSON {} CSV {} Parquet {} bytes/row", json.len() / ROWS, csv.len() / ROWS, parquet_file.len() / ROWS);
-    let projections: [(&str, &[usize]); 3] = [("bidder, time", &[1, 5]), ("price, time, auction", &[0, 2, 5]), ("all 7", &[0, 1, 2, 3, 4, 5, 6])];
+    let projections: [(&str, &[usize]); 3] =
+        [("bidder, time", &[1, 5]), ("price, time, auction", &[0, 2, 5]), ("all 7", &[0, 1, 2, 3, 4, 5, 6])];
     for (columns, projection) in projections {
         for block in [256 << 10, 1 << 20, 4 << 20] {
             let name = format!("json  ours, blocks of {:>4} KiB: {columns}", block >> 10);
             report(&name, json.len(), || ours(Format::Json, projection, &json, block));
         }
-        report(&format!("json  ours, with escapes: {columns}"), escaped.len(), || ours(Format::Json, projection, &escaped, 1 << 20));
+        report(&format!("json  ours, with escapes: {columns}"), escaped.len(), || {
+            ours(Format::Json, projection, &escaped, 1 << 20)
+        });
         report(&format!("json  arrow: {columns}"), json.len(), || arrow_json(projection, &json));
         for block in [256 << 10, 1 << 20, 4 << 20] {
             let name = format!("csv   ours, blocks of {:>4} KiB: {columns}", block >> 10);
@@ -103,7 +126,9 @@ fn main() {
         }
         report(&format!("csv   arrow: {columns}"), csv.len(), || arrow_csv(projection, &csv));
         for rows in [8_192, 32_768, 65_536] {
-            report(&format!("parquet, batches of {rows}: {columns}"), parquet_file.len(), || parquet(projection, &parquet_file, rows));
+            report(&format!("parquet, batches of {rows}: {columns}"), parquet_file.len(), || {
+                parquet(projection, &parquet_file, rows)
+            });
         }
     }
 }

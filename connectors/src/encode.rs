@@ -27,7 +27,9 @@ pub fn check(format: Format, schema: &SchemaRef) -> Result<(), String> {
     match (format, schema.fields().iter().find(nested)) {
         (Format::Csv, Some(field)) => {
             let (name, kind) = (field.name(), field.data_type());
-            Err(format!("column {name} is {kind}, which CSV cannot hold: write 'format' = 'json' or 'parquet', or project its fields"))
+            Err(format!(
+                "column {name} is {kind}, which CSV cannot hold: write 'format' = 'json' or 'parquet', or project its fields"
+            ))
         }
         (Format::Json | Format::Csv | Format::Parquet, _) => Ok(()),
     }

@@ -35,7 +35,8 @@ impl<'a> TableOptions<'a> {
     /// [`OptionsError`] naming the key and the nearest known one.
     pub fn only(&self, known: &[&str]) -> Result<(), OptionsError> {
         let Some(unknown) = self.options.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
-        let hint = nearest(unknown, known).map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean '{near}'?"));
+        let hint = nearest(unknown, known)
+            .map_or_else(|| format!("known: {}", known.join(", ")), |near| format!("did you mean '{near}'?"));
         Err(self.error(format!("unknown option '{unknown}': {hint}")))
     }
 
@@ -63,7 +64,8 @@ impl<'a> TableOptions<'a> {
             return Ok(value.clone());
         }
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-        let hint = nearest(text, &names).map_or_else(|| format!("write one of {}", names.join(", ")), |near| format!("did you mean '{near}'?"));
+        let hint = nearest(text, &names)
+            .map_or_else(|| format!("write one of {}", names.join(", ")), |near| format!("did you mean '{near}'?"));
         Err(self.error(format!("'{key}' = '{text}' is unknown: {hint}")))
     }
 
@@ -72,7 +74,9 @@ impl<'a> TableOptions<'a> {
     /// # Errors
     /// [`OptionsError`] naming the key and its value.
     pub fn number(&self, key: &str) -> Result<Option<u64>, OptionsError> {
-        let parse = |text: &str| text.replace('_', "").parse().map_err(|_| self.error(format!("option '{key}' = '{text}' is not a whole number")));
+        let parse = |text: &str| {
+            text.replace('_', "").parse().map_err(|_| self.error(format!("option '{key}' = '{text}' is not a whole number")))
+        };
         self.get(key).map(parse).transpose()
     }
 
@@ -110,7 +114,9 @@ impl<'a> TableOptions<'a> {
         let parse = |text: &str| {
             let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
             let number = text[..digits].replace('_', "").parse::<u64>().ok();
-            let value = number.zip(scale(&text[digits..].trim().to_ascii_lowercase())).and_then(|(number, scale)| number.checked_mul(scale));
+            let value = number
+                .zip(scale(&text[digits..].trim().to_ascii_lowercase()))
+                .and_then(|(number, scale)| number.checked_mul(scale));
             value.ok_or_else(|| self.error(format!("option '{key}' = '{text}' is not {what}")))
         };
         self.get(key).map(parse).transpose()

@@ -30,7 +30,8 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`SourceError`].
-    async fn open(&self, lane: u32, lanes: u32, from: Offset, projection: &[usize]) -> Result<Box<dyn SourceReader>, SourceError>;
+    async fn open(&self, lane: u32, lanes: u32, from: Offset, projection: &[usize])
+    -> Result<Box<dyn SourceReader>, SourceError>;
 
     /// As [`Source::open`], with the last ledger that a reader of this lane gave; sources that learn nothing on their way need none.
     ///
@@ -105,7 +106,9 @@ pub struct BadRow {
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A pinned file has changed: its rows would not be those that earlier commits counted.
-    #[error("file {file} changed while the job was reading it: put the pinned version back, or start a new job under another name")]
+    #[error(
+        "file {file} changed while the job was reading it: put the pinned version back, or start a new job under another name"
+    )]
     Changed {
         /// The file.
         file: String,
@@ -141,7 +144,9 @@ impl SourceError {
     pub(crate) fn store(file: &str, source: object_store::Error) -> Self {
         match source {
             object_store::Error::NotFound { .. } => Self::Vanished { file: file.to_owned() },
-            object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => Self::Changed { file: file.to_owned() },
+            object_store::Error::Precondition { .. } | object_store::Error::NotModified { .. } => {
+                Self::Changed { file: file.to_owned() }
+            }
             source => Self::Store { file: file.to_owned(), source },
         }
     }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::Session;
+use datafusion::common::DFSchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
@@ -38,6 +39,7 @@ pub struct FragmentRunner {
     plan: Arc<dyn ExecutionPlan>,
     slot: Slot,
     input: SchemaRef,
+    columns: DFSchemaRef,
     output: SchemaRef,
     context: Arc<TaskContext>,
 }
@@ -52,14 +54,21 @@ impl FragmentRunner {
         let state = session();
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(SlotPlanner { slot: Arc::clone(&slot) })]);
         let plan = planner.create_physical_plan(&fragment.plan, &state).await?;
-        let input = Arc::new(input_schema(&fragment.plan)?);
-        Ok(Self { output: plan.schema(), plan, slot, input, context: state.task_ctx() })
+        let columns = leaf_columns(&fragment.plan);
+        let input = Arc::new(columns.as_arrow().clone());
+        Ok(Self { output: plan.schema(), plan, slot, input, columns, context: state.task_ctx() })
     }
 
     /// Columns the input must have.
     #[must_use]
     pub fn input_schema(&self) -> &SchemaRef {
         &self.input
+    }
+
+    /// The same as the planner names them, for expressions over the input.
+    #[must_use]
+    pub fn input_columns(&self) -> &DFSchemaRef {
+        &self.columns
     }
 
     /// Columns of what [`run`](Self::run) returns.
@@ -90,12 +99,12 @@ fn same_columns(left: &Schema, right: &Schema) -> bool {
         && left.fields().iter().zip(right.fields()).all(|(l, r)| l.data_type() == r.data_type())
 }
 
-fn input_schema(plan: &LogicalPlan) -> Result<Schema, EngineError> {
+fn leaf_columns(plan: &LogicalPlan) -> DFSchemaRef {
     let mut leaf = plan;
     while let Some(child) = leaf.inputs().first().copied() {
         leaf = child;
     }
-    Ok(leaf.schema().as_arrow().clone())
+    Arc::clone(leaf.schema())
 }
 
 /// One partition, no repartitioning, no dynamic filters: they would not be reset between runs.

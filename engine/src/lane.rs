@@ -14,7 +14,6 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
-use datafusion::common::DFSchema;
 use weir_model::Watermark;
 use weir_plan::Pipeline;
 
@@ -70,8 +69,7 @@ impl LaneOperator {
             None => None,
         };
         let source = Arc::clone(input.input_schema());
-        let columns = DFSchema::try_from(source.as_ref().clone())?;
-        let rowtime = pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, &columns)).transpose()?;
+        let rowtime = pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, input.input_columns())).transpose()?;
         let shape = (pipeline.window.as_ref())
             .map(|window| PaneShape::new(window, input.output_schema(), key_groups).map(Arc::new))
             .transpose()?;

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use datafusion::arrow::compute::{filter_record_batch, not};
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::DFSchema;
 use weir_model::Watermark;
 use weir_plan::Pipeline;
 
@@ -51,8 +50,7 @@ impl MergeOperator {
         let (Some(window), Some(rowtime)) = (&pipeline.window, &pipeline.source.rowtime) else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&window.output).await?;
-        let columns = DFSchema::try_from(input.input_schema().as_ref().clone())?;
-        let rowtime = RowtimeReader::new(rowtime, &columns)?;
+        let rowtime = RowtimeReader::new(rowtime, input.input_columns())?;
         let shape = Arc::new(PaneShape::new(window, input.output_schema(), key_groups)?);
         Ok(Some(Self { input, output, rowtime, shape, panes: BTreeMap::new(), scratch: Vec::new() }))
     }

@@ -29,7 +29,12 @@ fn main() -> Result<(), Failure> {
             for format in [Format::Segment, Format::Ipc, Format::IpcLz4] {
                 let measured = measure(format, &batch)?;
                 let (encode, decode) = (measured.encode_rows_per_micro, measured.decode_rows_per_micro);
-                writeln!(out, "{name:<9} {rows:>7} {:<12} {encode:>12.2} {decode:>12.2} {:>10.1}", format.name(), measured.bytes_per_row)?;
+                writeln!(
+                    out,
+                    "{name:<9} {rows:>7} {:<12} {encode:>12.2} {decode:>12.2} {:>10.1}",
+                    format.name(),
+                    measured.bytes_per_row
+                )?;
             }
         }
     }
@@ -111,7 +116,7 @@ fn median(rows: usize, mut work: impl FnMut() -> Result<usize, Failure>) -> Resu
     Ok(rates[RUNS / 2])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
+/// Row counts and sizes here are far below 2^52.
 fn as_f64(number: usize) -> f64 {
     number as f64
 }
@@ -125,7 +130,8 @@ fn drawn(row: usize, column: u64, below: u64) -> i64 {
 
 /// Nexmark-like bids: seven columns.
 fn bids(rows: usize) -> Result<RecordBatch, Failure> {
-    let integers = |column, below| Arc::new(Int64Array::from_iter_values((0..rows).map(|row| drawn(row, column, below)))) as ArrayRef;
+    let integers =
+        |column, below| Arc::new(Int64Array::from_iter_values((0..rows).map(|row| drawn(row, column, below)))) as ArrayRef;
     let channels = ["Apple", "Google", "Facebook", "Baidu"];
     let channel = (0..rows).map(|row| channels[usize::try_from(drawn(row, 4, 4)).unwrap_or(0)]);
     let url = (0..rows).map(|row| format!("https://www.nexmark.com/{:x}/item.htm?query=1", drawn(row, 5, 1 << 40)));
@@ -137,7 +143,11 @@ fn bids(rows: usize) -> Result<RecordBatch, Failure> {
         ("channel", Arc::new(StringArray::from_iter_values(channel)) as ArrayRef),
         ("url", Arc::new(StringArray::from_iter_values(url)) as ArrayRef),
         ("date_time", Arc::new(TimestampMillisecondArray::from_iter_values(times)) as ArrayRef),
-        ("extra", Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{:032x}", drawn(row, 6, u64::MAX / 2))))) as ArrayRef),
+        (
+            "extra",
+            Arc::new(StringArray::from_iter_values((0..rows).map(|row| format!("{:032x}", drawn(row, 6, u64::MAX / 2)))))
+                as ArrayRef,
+        ),
     ])?)
 }
 
@@ -146,7 +156,8 @@ fn partials(rows: usize) -> Result<RecordBatch, Failure> {
     let keys: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|row| drawn(row, 1, 10_000_000))));
     let mut groups = Vec::new();
     key_groups(std::slice::from_ref(&keys), rows, 720, &mut groups)?;
-    let integers = |column, below| Arc::new(Int64Array::from_iter_values((0..rows).map(|row| drawn(row, column, below)))) as ArrayRef;
+    let integers =
+        |column, below| Arc::new(Int64Array::from_iter_values((0..rows).map(|row| drawn(row, column, below)))) as ArrayRef;
     let sums = (0..rows).map(|row| f64::from(u32::try_from(drawn(row, 3, 1 << 20)).unwrap_or(0)) / 64.0);
     let batch = RecordBatch::try_from_iter([
         ("__kg", Arc::new(UInt16Array::from(groups)) as ArrayRef),

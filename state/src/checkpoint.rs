@@ -29,7 +29,12 @@ const RUN_ROWS: usize = 8_192;
 /// # Errors
 /// [`StateError::Unstorable`] for a type that Parquet cannot hold; [`StateError::Parquet`] or [`StateError::Arrow`] for batches with
 /// other columns.
-pub fn encode(schema: &SchemaRef, plan: u32, shard: ShardId, panes: &[RecordBatch]) -> Result<Option<EncodedSegment>, StateError> {
+pub fn encode(
+    schema: &SchemaRef,
+    plan: u32,
+    shard: ShardId,
+    panes: &[RecordBatch],
+) -> Result<Option<EncodedSegment>, StateError> {
     let runs: Vec<(ShardId, Vec<RecordBatch>)> = runs(panes).into_iter().map(|run| (shard, run)).collect();
     if runs.is_empty() {
         return Ok(None);
@@ -58,7 +63,11 @@ fn runs(panes: &[RecordBatch]) -> Vec<Vec<RecordBatch>> {
 ///
 /// # Errors
 /// Those of [`segment::read_as`].
-pub async fn read(store: &dyn ObjectStore, checkpoint: &CheckpointRef, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StateError> {
+pub async fn read(
+    store: &dyn ObjectStore,
+    checkpoint: &CheckpointRef,
+    schema: &SchemaRef,
+) -> Result<Vec<RecordBatch>, StateError> {
     let Some(object) = &checkpoint.object else { return Ok(Vec::new()) };
     let Some(shard) = object.groups.first().map(|group| group.receiver) else { return Ok(Vec::new()) };
     // Read once per load, and large: nothing to keep in a cache.
@@ -102,7 +111,8 @@ mod tests {
             let encoded = encode(&schema, 1, ShardId(4), &panes).unwrap().unwrap();
             let store = CountingStore::new(Arc::new(InMemory::new()), Arc::default());
             put(&store, "c", encoded.bytes.clone()).await.unwrap();
-            let read = read(&store, &named(Some(encoded.reference(SegmentKind::Checkpoint, "c".to_owned()))), &schema).await.unwrap();
+            let read =
+                read(&store, &named(Some(encoded.reference(SegmentKind::Checkpoint, "c".to_owned()))), &schema).await.unwrap();
             assert_eq!(concat_batches(&schema, &read).unwrap(), concat_batches(&schema, &panes).unwrap());
             assert_eq!(store.hook().counts().gets, 1);
             let wholes = encoded.groups.iter().rev().skip(1).all(|group| group.rows as usize >= RUN_ROWS);

@@ -158,7 +158,8 @@ pub async fn orphans(store: &dyn ObjectStore, job: JobId, heads: &[Head], named:
     let generations: BTreeMap<_, _> = heads.iter().map(|head| (head.shard, head.generation)).collect();
     let known: BTreeSet<&String> = named.iter().flat_map(|named| named.live.iter().chain(&named.fallen)).collect();
     let folder = paths::job(job);
-    let listed: Vec<_> = store.list(Some(&Path::from(folder.as_str()))).try_collect().await.map_err(|error| StateError::store(&folder, error))?;
+    let listed: Vec<_> =
+        store.list(Some(&Path::from(folder.as_str()))).try_collect().await.map_err(|error| StateError::store(&folder, error))?;
     let is_orphan = |name: &String| {
         let Some((shard, generation)) = paths::anchor(name) else { return false };
         let Some(current) = generations.get(&shard) else { return false };

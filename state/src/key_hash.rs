@@ -28,7 +28,9 @@ pub fn key_groups(columns: &[ArrayRef], rows: usize, groups: u16, out: &mut Vec<
     let columns = columns.iter().map(normal).collect::<Result<Vec<_>, _>>()?;
     out.reserve(rows);
     match columns.as_slice() {
-        [Column::Integer(values)] if values.null_count() == 0 => integers(values.as_primitive::<Int64Type>().values(), groups, out),
+        [Column::Integer(values)] if values.null_count() == 0 => {
+            integers(values.as_primitive::<Int64Type>().values(), groups, out)
+        }
         [Column::Instant(values, scale)] if values.null_count() == 0 => instants(values, *scale, groups, out),
         [Column::Text(values)] if values.null_count() == 0 => texts(values, groups, out),
         several => rows_of(several, rows, groups, out),

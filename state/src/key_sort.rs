@@ -44,7 +44,8 @@ pub fn split_by_receiver(rows: &RecordBatch, column: usize, layout: &Layout) -> 
     let mut start = 0;
     while start < rows.num_rows() {
         let group = KeyGroup(key_groups.value(start));
-        let shard = layout.shards.iter().find(|shard| shard.range.contains(group)).ok_or(StateError::NoReceiver { group: group.0 })?;
+        let shard =
+            layout.shards.iter().find(|shard| shard.range.contains(group)).ok_or(StateError::NoReceiver { group: group.0 })?;
         let length = key_groups.values()[start..].partition_point(|group| *group < shard.range.end);
         parts.push((shard.shard, rows.slice(start, length)));
         start += length;
@@ -77,7 +78,11 @@ mod tests {
 
     fn numbered(groups: Vec<u16>) -> RecordBatch {
         let numbers = Int64Array::from_iter_values(0..i64::try_from(groups.len()).unwrap());
-        RecordBatch::try_from_iter([("__kg", Arc::new(UInt16Array::from(groups)) as ArrayRef), ("row", Arc::new(numbers) as ArrayRef)]).unwrap()
+        RecordBatch::try_from_iter([
+            ("__kg", Arc::new(UInt16Array::from(groups)) as ArrayRef),
+            ("row", Arc::new(numbers) as ArrayRef),
+        ])
+        .unwrap()
     }
 
     fn numbers(rows: &RecordBatch) -> Vec<i64> {

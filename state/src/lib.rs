@@ -4,11 +4,11 @@
 //! Never: decides what is committed or deleted (`weir_model::decide`), runs a query, or updates an object in place.
 pub mod paths;
 
+pub mod checkpoint;
 pub mod key_hash;
 pub mod key_sort;
-pub mod segment;
-pub mod checkpoint;
 pub mod manifest;
+pub mod segment;
 
 pub mod cache;
 pub mod collect;

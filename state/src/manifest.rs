@@ -41,7 +41,11 @@ pub struct EncodedManifest {
 /// [`StateError::Corrupt`] if there is nothing to encode, or if the entries have gaps: a reader could not tell them from lost ones.
 pub fn encode(ids: &dyn Ids, head: &Head, entries: Vec<CommitEntry>) -> Result<EncodedManifest, StateError> {
     let object = paths::object(Folder::Manifest, ids.object(), head.shard, head.generation);
-    let (first, last) = entries.first().zip(entries.last()).map(|(a, b)| (a.epoch, b.epoch)).ok_or_else(|| corrupt(&object, "an empty manifest"))?;
+    let (first, last) = entries
+        .first()
+        .zip(entries.last())
+        .map(|(a, b)| (a.epoch, b.epoch))
+        .ok_or_else(|| corrupt(&object, "an empty manifest"))?;
     if !entries.iter().map(|entry| entry.epoch.0).eq(first.0..=last.0) {
         return Err(corrupt(&object, "its entries have gaps"));
     }

@@ -120,7 +120,14 @@ mod tests {
             assert_eq!(anchor(name), None, "{name}");
         }
         let ours = object(Folder::Data, ObjectId(1), ShardKey::new(JobId(1), StageId(0), ShardId(0)), Generation(1));
-        for (from, to) in [("/01/", "/02/"), ("data", "rows"), (".parquet", ".json"), (".parquet", ".parquet/x"), ("s000", "s0"), ("jobs", "/jobs")] {
+        for (from, to) in [
+            ("/01/", "/02/"),
+            ("data", "rows"),
+            (".parquet", ".json"),
+            (".parquet", ".parquet/x"),
+            ("s000", "s0"),
+            ("jobs", "/jobs"),
+        ] {
             let name = ours.replace(from, to);
             assert_eq!(anchor(&name), None, "{name}");
         }

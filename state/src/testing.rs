@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_model::{
-    Activity, CommitEntry, CommitId, Epoch, Generation, Ids, Inputs, Offset, Recipe, RowGroupRef, SegmentKind, SegmentRef, ShardId, Watermark,
+    Activity, CommitEntry, CommitId, Epoch, Generation, Ids, Inputs, Offset, Recipe, RowGroupRef, SegmentKind, SegmentRef,
+    ShardId, Watermark,
 };
 
 /// Ids 1, 2, 3 ..

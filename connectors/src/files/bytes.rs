@@ -59,7 +59,13 @@ impl ByteStream {
             Compression::Gzip => Inflate::Gzip(Box::new(flate2::write::MultiGzDecoder::new(Vec::new()))),
             Compression::Zstd => Inflate::Zstd(Zstd::new().map_err(damaged)?),
         };
-        Ok(Self::Inflated { ranges: Ranges::new(store, file, 0, u64::MAX), pending: Bytes::new(), inflate, skip: from, ended: false })
+        Ok(Self::Inflated {
+            ranges: Ranges::new(store, file, 0, u64::MAX),
+            pending: Bytes::new(),
+            inflate,
+            skip: from,
+            ended: false,
+        })
     }
 
     /// The next bytes; `None` at the file's end.
@@ -68,7 +74,9 @@ impl ByteStream {
             Self::Plain(ranges) => ranges.next().await,
             Self::Inflated { ranges, pending, inflate, skip, ended } => {
                 let file = shown(&ranges.file.path);
-                let damaged = |error: std::io::Error| SourceError::format(&file, format!("the compressed data is damaged or cut short: {error}"));
+                let damaged = |error: std::io::Error| {
+                    SourceError::format(&file, format!("the compressed data is damaged or cut short: {error}"))
+                };
                 let mut out = Vec::with_capacity(INFLATED_BYTES + PIECE_BYTES);
                 while out.len() < INFLATED_BYTES && !*ended {
                     if pending.is_empty() {

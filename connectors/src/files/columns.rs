@@ -12,7 +12,8 @@ use arrow::array::{
 };
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    DataType, Field, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    DataType, Field, SchemaRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType,
 };
 
 /// Digits that fit an `i64` whatever they are.
@@ -315,7 +316,13 @@ fn digits(bytes: &[u8]) -> Option<i64> {
 #[inline]
 pub(crate) fn time(text: &[u8], unit: TimeUnit) -> Option<i64> {
     let text = text.strip_suffix(b"Z").unwrap_or(text);
-    if text.len() < 19 || text[4] != b'-' || text[7] != b'-' || !matches!(text[10], b' ' | b'T') || text[13] != b':' || text[16] != b':' {
+    if text.len() < 19
+        || text[4] != b'-'
+        || text[7] != b'-'
+        || !matches!(text[10], b' ' | b'T')
+        || text[13] != b':'
+        || text[16] != b':'
+    {
         return None;
     }
     let (year, month, day) = (digits(&text[..4])?, digits(&text[5..7])?, digits(&text[8..10])?);
@@ -382,7 +389,14 @@ mod tests {
         for token in ["", "-", "1.", ".5", "01.5", "1e", "NaN", "1.5x", "+1.5"] {
             assert_eq!(float(token.as_bytes()), None, "{token}");
         }
-        for token in ["2020-01-01", "2020-02-30 00:00:00", "2020-01-01 24:00:00", "2020-01-01 00:00:60", "2020-01-01 00:00:00+02:00", "0000-01-01 00:00:00"] {
+        for token in [
+            "2020-01-01",
+            "2020-02-30 00:00:00",
+            "2020-01-01 24:00:00",
+            "2020-01-01 00:00:60",
+            "2020-01-01 00:00:00+02:00",
+            "0000-01-01 00:00:00",
+        ] {
             assert_eq!(time(token.as_bytes(), TimeUnit::Millisecond), None, "{token}");
         }
     }

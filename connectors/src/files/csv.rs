@@ -69,7 +69,9 @@ impl CsvDecoder {
                 taken = taken.min(line.len()) + decoder.decode(b"\n")? - 1;
             }
             if taken != line.len() || rows_max - decoder.capacity() != number {
-                return Err(ArrowError::CsvError("the line is not one record: a quote is left open, or it has a carriage return".to_owned()));
+                return Err(ArrowError::CsvError(
+                    "the line is not one record: a quote is left open, or it has a carriage return".to_owned(),
+                ));
             }
         }
         Ok(decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.projected))))

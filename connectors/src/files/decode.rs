@@ -69,7 +69,12 @@ pub trait RowDecoder: Send + std::fmt::Debug {
 ///
 /// # Errors
 /// [`SourceError::Format`] for a column that the format cannot hold.
-pub fn decoder(format: Format, schema: &SchemaRef, projection: &[usize], text: &TextOptions) -> Result<Box<dyn RowDecoder>, SourceError> {
+pub fn decoder(
+    format: Format,
+    schema: &SchemaRef,
+    projection: &[usize],
+    text: &TextOptions,
+) -> Result<Box<dyn RowDecoder>, SourceError> {
     Ok(match format {
         Format::Csv => Box::new(CsvDecoder::new(schema, projection, text)?),
         Format::Json | Format::Parquet => Box::new(JsonDecoder::new(schema, projection, text)?),

@@ -34,11 +34,14 @@ impl FlatCsv {
     pub(crate) fn new(declared: &SchemaRef, projection: &[usize], projected: &SchemaRef, text: &TextOptions) -> Option<Self> {
         let mut places = vec![None; declared.fields().len()];
         for (column, place) in projection.iter().enumerate() {
-            places[*place] = Some((column, match projected.field(column).data_type() {
-                DataType::Boolean => Read::Bool,
-                DataType::Utf8 | DataType::Timestamp(_, _) => Read::Text,
-                _ => Read::Number,
-            }));
+            places[*place] = Some((
+                column,
+                match projected.field(column).data_type() {
+                    DataType::Boolean => Read::Bool,
+                    DataType::Utf8 | DataType::Timestamp(_, _) => Read::Text,
+                    _ => Read::Number,
+                },
+            ));
         }
         let null = text.null_literal.clone().unwrap_or_default().into_bytes();
         Some(Self { columns: Columns::new(projected, true)?, places, delimiter: text.delimiter, quote: text.quote, null })

@@ -74,7 +74,8 @@ impl FollowReader {
         if now < self.next_look_micros {
             return Ok(false);
         }
-        self.next_look_micros = now.saturating_add(i64::try_from(self.source.options.monitor_interval.as_micros()).unwrap_or(i64::MAX));
+        self.next_look_micros =
+            now.saturating_add(i64::try_from(self.source.options.monitor_interval.as_micros()).unwrap_or(i64::MAX));
         let failed = |error: crate::OptionsError| SourceError::format(&self.source.options.path, error.message);
         let options = &self.source.options;
         let mut settled = Vec::new();
@@ -110,10 +111,10 @@ impl SourceReader for FollowReader {
             return Ok(Pull::End);
         }
         loop {
-            let reader = match &mut self.reader {
-                Some(reader) => reader,
-                empty => empty.insert(self.source.reader(&self.listing, 1, self.at, &self.projection)?),
-            };
+            if self.reader.is_none() {
+                self.reader = Some(self.source.reader(&self.listing, 1, self.at, &self.projection)?);
+            }
+            let Some(reader) = &mut self.reader else { return Ok(Pull::Later) };
             match reader.next().await? {
                 Pull::Rows(rows) => {
                     self.at = rows.upto;

@@ -126,13 +126,19 @@ pub(super) async fn look(store: &dyn ObjectStore, options: &FileOptions, local: 
     let unreadable = |error: &dyn std::fmt::Display| options.error(format!("file {} cannot be read: {error}", local.display()));
     let path = Path::from_absolute_path(local).map_err(|error| unreadable(&error))?;
     let meta = store.head(&path).await.map_err(|error| unreadable(&error))?;
-    let file = PinnedFile { path: path.to_string(), bytes: meta.size, e_tag: meta.e_tag, compression: options.compression_of(local) };
+    let file =
+        PinnedFile { path: path.to_string(), bytes: meta.size, e_tag: meta.e_tag, compression: options.compression_of(local) };
     Ok(Found { file, modified_micros: meta.last_modified.timestamp_micros() })
 }
 
 impl FileListing {
     /// Adds a file and its splits.
-    pub(super) async fn pin(&mut self, store: &dyn ObjectStore, options: &FileOptions, file: PinnedFile) -> Result<(), OptionsError> {
+    pub(super) async fn pin(
+        &mut self,
+        store: &dyn ObjectStore,
+        options: &FileOptions,
+        file: PinnedFile,
+    ) -> Result<(), OptionsError> {
         let splits = splits(store, &file, self.files.len(), options).await.map_err(|error| options.error(error.to_string()))?;
         self.splits.extend(splits);
         self.files.push(file);
@@ -170,7 +176,12 @@ pub(super) fn expand(options: &FileOptions) -> Result<Vec<PathBuf>, OptionsError
     Ok(found)
 }
 
-async fn splits(store: &dyn ObjectStore, file: &PinnedFile, index: usize, options: &FileOptions) -> Result<Vec<Split>, SourceError> {
+async fn splits(
+    store: &dyn ObjectStore,
+    file: &PinnedFile,
+    index: usize,
+    options: &FileOptions,
+) -> Result<Vec<Split>, SourceError> {
     if options.format == Format::Parquet {
         let metadata = parquet_metadata(store, file).await?;
         let rows = metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0));

@@ -11,8 +11,8 @@
 mod listing;
 mod options;
 
-mod follow;
 mod conform;
+mod follow;
 mod parquet;
 mod text;
 
@@ -65,7 +65,9 @@ impl FileSource {
     ) -> Result<Self, OptionsError> {
         let options = FileOptions::new(options)?;
         if options.mode == Mode::Continuous {
-            return Err(options.error("'mode' = 'continuous' cannot be used here: leave it out, and run the job again under another name for new files"));
+            return Err(options.error(
+                "'mode' = 'continuous' cannot be used here: leave it out, and run the job again under another name for new files",
+            ));
         }
         check_columns(&options, &schema)?;
         Ok(Self { store, listing, schema, options, clock: None })
@@ -89,7 +91,13 @@ impl FileSource {
         Ok(Self { store, listing, schema, options, clock: Some(clock) })
     }
 
-    fn reader(&self, listing: &Arc<FileListing>, step: u32, from: Offset, projection: &[usize]) -> Result<Box<dyn SourceReader>, SourceError> {
+    fn reader(
+        &self,
+        listing: &Arc<FileListing>,
+        step: u32,
+        from: Offset,
+        projection: &[usize],
+    ) -> Result<Box<dyn SourceReader>, SourceError> {
         let lane = Lane { store: Arc::clone(&self.store), listing: Arc::clone(listing), step: u64::from(step.max(1)), from };
         Ok(match listing.format {
             Format::Parquet => Box::new(parquet::ParquetReader::new(lane, &self.schema, projection)?),
@@ -114,7 +122,13 @@ impl Source for FileSource {
         format!("{} as {}: {files} files, {splits} splits, {bytes} bytes", self.options.path, self.listing.format.extension())
     }
 
-    async fn open(&self, lane: u32, lanes: u32, from: Offset, projection: &[usize]) -> Result<Box<dyn SourceReader>, SourceError> {
+    async fn open(
+        &self,
+        lane: u32,
+        lanes: u32,
+        from: Offset,
+        projection: &[usize],
+    ) -> Result<Box<dyn SourceReader>, SourceError> {
         self.open_with_ledger(lane, lanes, from, None, projection).await
     }
 

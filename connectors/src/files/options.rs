@@ -23,8 +23,18 @@ use crate::options::{OptionsError, TableOptions};
 /// | `csv.newlines-in-values` | `true` | `false` lets one large file be read by several lanes |
 /// | `json.fail-on-missing-field` | `false` | a record without a declared field is bad |
 pub const OPTIONS: [&str; 12] = [
-    "connector", "path", "format", "mode", "source.monitor-interval", "compression", "csv.header", "csv.field-delimiter",
-    "csv.quote-character", "csv.null-literal", "csv.newlines-in-values", "json.fail-on-missing-field",
+    "connector",
+    "path",
+    "format",
+    "mode",
+    "source.monitor-interval",
+    "compression",
+    "csv.header",
+    "csv.field-delimiter",
+    "csv.quote-character",
+    "csv.null-literal",
+    "csv.newlines-in-values",
+    "json.fail-on-missing-field",
 ];
 
 /// Whether a source ends.
@@ -62,7 +72,12 @@ impl FileOptions {
     /// [`OptionsError`] naming the option and what to write.
     pub fn new(options: TableOptions<'_>) -> Result<Self, OptionsError> {
         options.only(&OPTIONS)?;
-        let choices = [("auto", None), ("none", Some(Compression::None)), ("gzip", Some(Compression::Gzip)), ("zstd", Some(Compression::Zstd))];
+        let choices = [
+            ("auto", None),
+            ("none", Some(Compression::None)),
+            ("gzip", Some(Compression::Gzip)),
+            ("zstd", Some(Compression::Zstd)),
+        ];
         Ok(Self {
             table: options.table.to_owned(),
             path: local_path(options)?,

@@ -16,8 +16,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use weir_model::Offset;
 
-use super::{Lane, conform};
 use super::listing::{PinnedFile, parquet_metadata, read_pinned, shown};
+use super::{Lane, conform};
 use crate::source::{Pull, SourceBatch, SourceError, SourceReader};
 
 /// Rows of a batch.
@@ -106,7 +106,12 @@ impl ParquetReader {
 
 fn projected_bytes(metadata: &ArrowReaderMetadata, group: usize, mask: &ProjectionMask) -> f64 {
     let Some(group) = metadata.metadata().row_groups().get(group) else { return 0.0 };
-    let sizes = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf)).map(|(_, column)| column.compressed_size());
+    let sizes = group
+        .columns()
+        .iter()
+        .enumerate()
+        .filter(|(leaf, _)| mask.leaf_included(*leaf))
+        .map(|(_, column)| column.compressed_size());
     sizes.sum::<i64>() as f64
 }
 
@@ -163,7 +168,9 @@ struct PinnedReader {
 
 impl AsyncFileReader for PinnedReader {
     fn get_bytes(&mut self, range: std::ops::Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        let read = async move { read_pinned(self.store.as_ref(), &self.file, range).await.map_err(|error| ParquetError::External(Box::new(error))) };
+        let read = async move {
+            read_pinned(self.store.as_ref(), &self.file, range).await.map_err(|error| ParquetError::External(Box::new(error)))
+        };
         Box::pin(read)
     }
 
@@ -173,7 +180,10 @@ impl AsyncFileReader for PinnedReader {
         Box::pin(async move { all.await.map_err(|error| ParquetError::External(Box::new(error))) })
     }
 
-    fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         Box::pin(std::future::ready(Ok(Arc::clone(&self.metadata))))
     }
 }

@@ -71,7 +71,8 @@ impl TextReader {
             open.skip_byte_order_mark().await?;
             if let Some(declared) = &self.header {
                 let header = open.take_record(self.framing).await?;
-                check_header(&header, declared, self.delimiter).map_err(|message| SourceError::format(&shown(&open.file.path), message))?;
+                check_header(&header, declared, self.delimiter)
+                    .map_err(|message| SourceError::format(&shown(&open.file.path), message))?;
             }
         }
         self.split = Some(open);
@@ -86,7 +87,10 @@ fn check_header(header: &[u8], declared: &[String], delimiter: u8) -> Result<(),
     let order = found.iter().map(|name| declared.iter().position(|declared| declared.eq_ignore_ascii_case(name)));
     let all_declared = found.len() == declared.len() && order.clone().all(|place| place.is_some());
     if all_declared && !order.flatten().eq(0..declared.len()) {
-        return Err(format!("its header is {}: declare the columns in that order, CSV values are read by place", found.join(", ")));
+        return Err(format!(
+            "its header is {}: declare the columns in that order, CSV values are read by place",
+            found.join(", ")
+        ));
     }
     Ok(())
 }

@@ -160,8 +160,14 @@ impl FileTarget {
     pub fn plan(&self, state: &PublishState, bytes: u64) -> Step {
         let size = state.file_bytes;
         let grows = size > 0 && size < self.file_bytes_max && (size < GROW_BYTES || size <= bytes.saturating_mul(GROW_PART));
-        let next = Step { number: state.file_number + 1, file: self.file_name(state.file_number + 1), bytes_before: 0, rows_before: 0 };
-        let same = Step { number: state.file_number, file: self.file_name(state.file_number), bytes_before: size, rows_before: state.file_rows };
+        let next =
+            Step { number: state.file_number + 1, file: self.file_name(state.file_number + 1), bytes_before: 0, rows_before: 0 };
+        let same = Step {
+            number: state.file_number,
+            file: self.file_name(state.file_number),
+            bytes_before: size,
+            rows_before: state.file_rows,
+        };
         if grows || size == 0 { same } else { next }
     }
 
@@ -187,7 +193,8 @@ impl FileTarget {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(unwritable(&target, &error)),
         };
-        let encode_error = |error: arrow::error::ArrowError| SourceError::format(&target.display().to_string(), error.to_string());
+        let encode_error =
+            |error: arrow::error::ArrowError| SourceError::format(&target.display().to_string(), error.to_string());
         let bytes_now = now.as_ref().map(|bytes| bytes.len() as u64);
         let (before, size) = match (self.format, &now) {
             (Format::Parquet, Some(found)) => (step.rows_before, Some(parquet_rows(found))),
@@ -226,7 +233,9 @@ impl FileTarget {
         match done {
             Ok(()) => Ok(StepOutcome::Done { bytes_after: bytes.len() as u64 }),
             // The sink's own folder gone is not a fence: somebody has to know.
-            Err(error) if error.kind() == ErrorKind::NotFound && self.folder.exists() && !self.staging_of(generation).exists() => {
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && self.folder.exists() && !self.staging_of(generation).exists() =>
+            {
                 Ok(StepOutcome::Fenced)
             }
             Err(error) => {
@@ -263,8 +272,15 @@ fn parquet_rows(found: &Bytes) -> u64 {
     reader.ok().and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok()).unwrap_or(u64::MAX)
 }
 
-fn parquet_ends_with(found: &Bytes, schema: &SchemaRef, rows_before: u64, rows: &[RecordBatch]) -> Result<bool, arrow::error::ArrowError> {
-    let Ok(reader) = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone()) else { return Ok(false) };
+fn parquet_ends_with(
+    found: &Bytes,
+    schema: &SchemaRef,
+    rows_before: u64,
+    rows: &[RecordBatch],
+) -> Result<bool, arrow::error::ArrowError> {
+    let Ok(reader) = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone()) else {
+        return Ok(false);
+    };
     let batches = reader.build()?.collect::<Result<Vec<_>, _>>()?;
     let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
     let found = batches.into_iter().map(conform).collect::<Result<Vec<_>, _>>()?;
@@ -284,7 +300,10 @@ fn remove_folder(path: &Path) -> Result<(), SourceError> {
             Err(error) => return Err(unwritable(path, &error)),
         }
     }
-    Err(SourceError::format(&path.display().to_string(), "another process keeps writing there: is an old run of this job still alive?"))
+    Err(SourceError::format(
+        &path.display().to_string(),
+        "another process keeps writing there: is an old run of this job still alive?",
+    ))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> SourceError {

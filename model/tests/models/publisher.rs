@@ -153,7 +153,7 @@ impl Publisher {
         let input = InputState { epoch: Epoch(acknowledged(head) + rows), ..InputState::default() };
         let upto = BTreeMap::from([(upstream().to_string(), input)]);
         let (number, bytes_before) = (next.file_number, next.file_bytes);
-        next.pending = Some(PendingPublish { number, file: file_name(number), bytes_before, upto, rows });
+        next.pending = Some(PendingPublish { number, file: file_name(number), bytes_before, rows_before: bytes_before, upto, rows });
         next
     }
 

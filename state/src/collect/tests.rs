@@ -147,7 +147,8 @@ async fn deleting_goes_on_after_a_crash_at_any_request() {
         let head = eight_epochs(inner.as_ref()).await;
         let row = floors(&[(shard(0), 7)]);
         let fault = if request % 2 == 0 { Fault::NotDone } else { Fault::Unheard };
-        let faulty = Hooked::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, Arc::new(Faults::nth(request, fault, After::Crashed)));
+        let faulty =
+            Hooked::new(Arc::clone(&inner) as Arc<dyn ObjectStore>, Arc::new(Faults::nth(request, fault, After::Crashed)));
         let crashed = collect_below(&faulty, std::slice::from_ref(&head), &row).await.is_err();
         assert_eq!(crashed, faulty.hook().injected() > 0);
         collect_below(inner.as_ref(), &[head], &row).await.unwrap();

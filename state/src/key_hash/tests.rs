@@ -1,6 +1,6 @@
 use arrow::array::{
-    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array,
-    IntervalMonthDayNanoArray, NullArray, StringArray, Time32MillisecondArray, Time64NanosecondArray, UInt64Array,
+    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int8Array, Int16Array, Int32Array,
+    Int64Array, IntervalMonthDayNanoArray, NullArray, StringArray, Time32MillisecondArray, Time64NanosecondArray, UInt64Array,
 };
 use proptest::prelude::*;
 
@@ -129,9 +129,9 @@ fn the_other_types_are_hashed_as_defined() {
 /// Frozen for ever: a key that changes its group is a key whose state is lost.
 #[test]
 fn key_groups_are_frozen() {
-    assert_eq!(groups(&[Arc::new(Int64Array::from(vec![0, 1, -1, i64::MAX]))]), [0; 4]);
-    assert_eq!(groups(&[Arc::new(StringArray::from(vec!["", "a", "söng"]))]), [0; 3]);
-    assert_eq!(groups(&[Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN]))]), [0; 3]);
+    assert_eq!(groups(&[Arc::new(Int64Array::from(vec![0, 1, -1, i64::MAX]))]), [711, 66, 85, 306]);
+    assert_eq!(groups(&[Arc::new(StringArray::from(vec!["song", "söng", "bidder-7"]))]), [106, 374, 357]);
+    assert_eq!(groups(&[Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN]))]), [166, 166, 263]);
 }
 
 #[test]

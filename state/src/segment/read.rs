@@ -71,7 +71,8 @@ pub async fn read_for_all(
 ) -> Result<Vec<(ShardId, RecordBatch)>, StateError> {
     let object = segment.object.as_str();
     let wanted = segment.groups.iter().filter(|group| receivers.contains(&group.receiver));
-    let mut found: Vec<(&RowGroupRef, Option<RecordBatch>)> = wanted.map(|group| (group, cache.get(object, group.index))).collect();
+    let mut found: Vec<(&RowGroupRef, Option<RecordBatch>)> =
+        wanted.map(|group| (group, cache.get(object, group.index))).collect();
     let missing: Vec<u16> = found.iter().filter(|(_, rows)| rows.is_none()).map(|(group, _)| group.index).collect();
     if !missing.is_empty() {
         let fetched = fetch(store, cache, segment, &missing).await?;
@@ -98,11 +99,19 @@ impl Fetched {
         if batch.num_rows() == group.rows as usize {
             return Ok(batch);
         }
-        Err(corrupt(object, format!("{} rows were committed in row group {}, {} are there", group.rows, group.index, batch.num_rows())))
+        Err(corrupt(
+            object,
+            format!("{} rows were committed in row group {}, {} are there", group.rows, group.index, batch.num_rows()),
+        ))
     }
 }
 
-async fn fetch(store: &dyn ObjectStore, cache: &SegmentCache, segment: &SegmentRef, wanted: &[u16]) -> Result<Fetched, StateError> {
+async fn fetch(
+    store: &dyn ObjectStore,
+    cache: &SegmentCache,
+    segment: &SegmentRef,
+    wanted: &[u16],
+) -> Result<Fetched, StateError> {
     let object = segment.object.as_str();
     let sole_reader = wanted.len() == segment.groups.len() && wanted.first() == Some(&0);
     if segment.bytes <= READ_WHOLE_BYTES || (sole_reader && cache.footer(object).is_none()) {
@@ -121,7 +130,11 @@ async fn fetch(store: &dyn ObjectStore, cache: &SegmentCache, segment: &SegmentR
     Ok(Fetched { footer, pieces, object_bytes: segment.bytes })
 }
 
-async fn fetch_footer(store: &dyn ObjectStore, cache: &SegmentCache, segment: &SegmentRef) -> Result<ArrowReaderMetadata, StateError> {
+async fn fetch_footer(
+    store: &dyn ObjectStore,
+    cache: &SegmentCache,
+    segment: &SegmentRef,
+) -> Result<ArrowReaderMetadata, StateError> {
     let length = u64::from(segment.footer_bytes);
     let tail = get(store, segment, Some(GetRange::Suffix(length))).await?;
     let pieces = Pieces::new(segment.bytes, vec![(segment.bytes.saturating_sub(length), tail)]);
@@ -143,9 +156,11 @@ async fn get(store: &dyn ObjectStore, segment: &SegmentRef, range: Option<GetRan
 }
 
 fn footer(object: &str, pieces: &Pieces) -> Result<ArrowReaderMetadata, StateError> {
-    let metadata = ArrowReaderMetadata::load(pieces, ArrowReaderOptions::new()).map_err(|error| corrupt(object, error.to_string()))?;
+    let metadata =
+        ArrowReaderMetadata::load(pieces, ArrowReaderOptions::new()).map_err(|error| corrupt(object, error.to_string()))?;
     let pairs = metadata.metadata().file_metadata().key_value_metadata();
-    let format = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "weir.format")).and_then(|pair| pair.value.as_deref());
+    let format =
+        pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "weir.format")).and_then(|pair| pair.value.as_deref());
     match format {
         Some(SEGMENT_FORMAT) => Ok(metadata),
         found => Err(StateError::UnknownFormat {
@@ -190,4 +205,3 @@ fn group_ranges(object: &str, footer: &ArrowReaderMetadata, wanted: &[u16]) -> R
 fn corrupt(object: &str, message: String) -> StateError {
     StateError::Corrupt { object: object.to_owned(), message }
 }
-

@@ -24,7 +24,10 @@ pub fn fingerprint(schema: &Schema) -> Result<u64, StateError> {
 #[must_use]
 pub fn unstorable(schema: &Schema) -> Option<(String, DataType)> {
     let mut text = String::new();
-    schema.fields().iter().find_map(|field| write_field(field, &mut text).err().map(|data_type| (field.name().clone(), data_type)))
+    schema
+        .fields()
+        .iter()
+        .find_map(|field| write_field(field, &mut text).err().map(|data_type| (field.name().clone(), data_type)))
 }
 
 /// Whether `found` has the names and types of `expected`, by position; nullability may differ.
@@ -36,7 +39,8 @@ pub fn check_schema(object: &str, found: &SchemaRef, expected: &SchemaRef) -> Re
     if found.fields().len() != expected.fields().len() {
         return Err(mismatch(format!("{} columns", expected.fields().len()), format!("{} columns", found.fields().len())));
     }
-    let differs = |(found, expected): &(&Field, &Field)| found.name() != expected.name() || found.data_type() != expected.data_type();
+    let differs =
+        |(found, expected): &(&Field, &Field)| found.name() != expected.name() || found.data_type() != expected.data_type();
     let mut pairs = found.fields().iter().map(AsRef::as_ref).zip(expected.fields().iter().map(AsRef::as_ref));
     match pairs.find(differs) {
         None => Ok(()),
@@ -80,7 +84,9 @@ fn write_type(data_type: &DataType, out: &mut String) -> Result<(), DataType> {
         DataType::Decimal64(precision, scale) => push(out, format_args!("decimal64({precision},{scale})")),
         DataType::Decimal128(precision, scale) => push(out, format_args!("decimal128({precision},{scale})")),
         DataType::Decimal256(precision, scale) => push(out, format_args!("decimal256({precision},{scale})")),
-        DataType::Timestamp(unit, zone) => push(out, format_args!("timestamp({},{})", unit_name(*unit), zone.as_deref().unwrap_or(""))),
+        DataType::Timestamp(unit, zone) => {
+            push(out, format_args!("timestamp({},{})", unit_name(*unit), zone.as_deref().unwrap_or("")))
+        }
         DataType::Time32(unit) => push(out, format_args!("time32({})", unit_name(*unit))),
         DataType::Time64(unit) => push(out, format_args!("time64({})", unit_name(*unit))),
         DataType::Duration(unit) => push(out, format_args!("duration({})", unit_name(*unit))),

@@ -34,10 +34,18 @@ const SAMPLE_DISTINCT_MAX: usize = 64;
 /// # Errors
 /// [`StateError::Unstorable`] for a type that Parquet cannot hold; [`StateError::Parquet`] or [`StateError::Arrow`] for batches with
 /// other columns.
-pub fn encode(schema: &SchemaRef, meta: SegmentMeta, groups: &[(ShardId, Vec<RecordBatch>)]) -> Result<EncodedSegment, StateError> {
+pub fn encode(
+    schema: &SchemaRef,
+    meta: SegmentMeta,
+    groups: &[(ShardId, Vec<RecordBatch>)],
+) -> Result<EncodedSegment, StateError> {
     let fingerprint = fingerprint(schema)?;
     let groups = joined(schema, groups)?;
-    let mut writer = ArrowWriter::try_new(Vec::with_capacity(1 << 16), Arc::clone(schema), Some(properties(schema, meta, fingerprint, &groups)))?;
+    let mut writer = ArrowWriter::try_new(
+        Vec::with_capacity(1 << 16),
+        Arc::clone(schema),
+        Some(properties(schema, meta, fingerprint, &groups)),
+    )?;
     let mut refs = Vec::with_capacity(groups.len());
     for (receiver, rows) in &groups {
         writer.write(rows)?;

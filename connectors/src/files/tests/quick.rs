@@ -45,7 +45,8 @@ fn json_line() -> impl Strategy<Value = String> {
     let field = (name, json_value(), prop::sample::select(vec!["", "", "", " ", "\t"]));
     let tail = prop::sample::select(vec!["}", "}", "}", "} ", "", "}}", ",}", "}{}"]);
     (prop::collection::vec(field, 0..8), tail).prop_map(|(fields, tail)| {
-        let fields: Vec<String> = fields.iter().map(|(name, value, blank)| format!("{blank}\"{name}\"{blank}:{blank}{value}{blank}")).collect();
+        let fields: Vec<String> =
+            fields.iter().map(|(name, value, blank)| format!("{blank}\"{name}\"{blank}:{blank}{value}{blank}")).collect();
         format!("{{{}{tail}", fields.join(","))
     })
 }
@@ -100,11 +101,13 @@ proptest! {
 fn typed_values_that_fit_are_taken_quickly_and_others_declined() {
     use super::super::flat_json::FlatJson;
     let mut flat = FlatJson::new(&columns()).unwrap();
-    let mut takes = |line: &str| flat.decode(line.as_bytes(), &[0..line.len()]).is_some();
-    assert!(takes("{\"i\":-5,\"s\":3,\"f\":0.5,\"b\":true,\"t\":\"x\",\"m\":\"2020-02-29 01:02:03.5\",\"u\":null,\"other\":{}}".replace(",\"other\":{}", "").as_str()));
+    let mut takes = |line: &str| flat.decode(line.as_bytes(), std::slice::from_ref(&(0..line.len()))).is_some();
+    assert!(takes("{\"i\":-5,\"s\":3,\"f\":0.5,\"b\":true,\"t\":\"x\",\"m\":\"2020-02-29 01:02:03.5\",\"u\":null}"));
     assert!(takes("{\"i\":1}"));
     assert!(takes("{}"));
-    for odd in ["{\"i\":1,\"i\":2}", "{\"s\":40000}", "{\"t\":\"\\n\"}", "{\"other\":{}}", "{\"i\":1.0}", "{\"i\":1} x", "{\"i\":1"] {
+    for odd in
+        ["{\"i\":1,\"i\":2}", "{\"s\":40000}", "{\"t\":\"\\n\"}", "{\"other\":{}}", "{\"i\":1.0}", "{\"i\":1} x", "{\"i\":1"]
+    {
         assert!(!takes(odd), "{odd}");
     }
 }

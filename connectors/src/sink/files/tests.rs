@@ -28,7 +28,8 @@ fn target_of(folder: &Path, format: &str, shard: ShardKey) -> FileTarget {
 
 /// Ids in all files of a folder, by file name.
 fn published(folder: &Path, format: &str) -> Vec<i64> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
     files.sort();
     let mut ids = Vec::new();
     for file in files {
@@ -61,10 +62,11 @@ fn steps_grow_one_file_and_a_repeated_step_adds_nothing() {
         let mut state = PublishState::default();
         for step_rows in [rows(0, 3), rows(3, 5), rows(5, 9)] {
             let step = target.plan(&state, 100);
+            let file_rows = step.rows_before + step_rows.num_rows() as u64;
             let once = done(target.carry_out(&step, std::slice::from_ref(&step_rows), Generation(1)).unwrap());
             let again = done(target.carry_out(&step, &[step_rows], Generation(1)).unwrap());
             assert_eq!(once, again, "{format}");
-            state = PublishState { file_number: step.number, file_bytes: once, ..state };
+            state = PublishState { file_number: step.number, file_bytes: once, file_rows, ..state };
         }
         assert_eq!(published(folder.path(), format), (0..9).collect::<Vec<_>>(), "{format}");
     }
@@ -161,10 +163,15 @@ fn whoever_comes_after_a_crash_finishes_the_step_and_every_row_is_there_once() {
                     }
                     let bytes = done(target.carry_out(&step, &step_rows, generation).unwrap());
                     assert_eq!(target.observe(&step.file).unwrap(), Some(bytes));
-                    state = PublishState { file_number: step.number, file_bytes: bytes, ..state };
+                    state =
+                        PublishState { file_number: step.number, file_bytes: bytes, file_rows: step.rows_before + 10, ..state };
                 }
                 target.leave(generation);
-                assert_eq!(published(folder.path(), format), (0..30).collect::<Vec<_>>(), "{format} {crash:?} at step {crash_at}");
+                assert_eq!(
+                    published(folder.path(), format),
+                    (0..30).collect::<Vec<_>>(),
+                    "{format} {crash:?} at step {crash_at}"
+                );
                 assert!(!folder.path().join(STAGING).exists(), "the folder is left tidy");
             }
         }
@@ -196,7 +203,7 @@ fn a_full_disk_leaves_the_target_as_it_was_and_the_step_to_be_tried_again() {
     let target = target(folder.path(), "csv");
     let first = target.plan(&PublishState::default(), 10);
     let bytes = done(target.carry_out(&first, &[rows(0, 3)], Generation(1)).unwrap());
-    let second = target.plan(&PublishState { file_bytes: bytes, ..PublishState::default() }, 10);
+    let second = target.plan(&PublishState { file_bytes: bytes, file_rows: 3, ..PublishState::default() }, 10);
     // A device that is always full takes the staging file's place.
     let staged = target.staging_of(Generation(1)).join(&second.file);
     std::os::unix::fs::symlink("/dev/full", &staged).unwrap();
