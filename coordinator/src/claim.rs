@@ -47,7 +47,10 @@ pub enum ClaimOutcome {
 /// [`StoreError::Corrupt`] if there is none or it is of another format.
 pub async fn read_head(store: &dyn CoordinationStore, shard: ShardKey) -> Result<(Head, u64), StoreError> {
     let key = keys::head(shard);
-    let item = store.get(&key).await?.ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })?;
+    let item = store
+        .get(&key)
+        .await?
+        .ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })?;
     Ok((parse(&item)?, item.version))
 }
 
@@ -56,14 +59,18 @@ pub(crate) fn parse(item: &Item) -> Result<Head, StoreError> {
     let value: serde_json::Value = serde_json::from_slice(&item.body).map_err(|error| corrupt(error.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
         Some(format) if format == u64::from(HEAD_FORMAT) => {}
-        found => return Err(corrupt(format!("head format {found:?}, this build reads {HEAD_FORMAT}: use the build that wrote it"))),
+        found => {
+            return Err(corrupt(format!("head format {found:?}, this build reads {HEAD_FORMAT}: use the build that wrote it")));
+        }
     }
     serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))
 }
 
 pub(crate) fn encode(head: &Head) -> Result<Bytes, StoreError> {
     let encoded = serde_json::to_vec(head);
-    encoded.map(Bytes::from).map_err(|error| StoreError::Corrupt { key: keys::head(head.shard).to_string(), message: error.to_string() })
+    encoded
+        .map(Bytes::from)
+        .map_err(|error| StoreError::Corrupt { key: keys::head(head.shard).to_string(), message: error.to_string() })
 }
 
 /// Claims `shard` for `owner`.
@@ -101,7 +108,11 @@ pub async fn release(store: &dyn CoordinationStore, claims: Vec<Claim>) -> Resul
     let mut writes = Vec::new();
     for claim in claims {
         let head = Head { owner: None, ..claim.head };
-        writes.push(Write::Put { key: keys::head(head.shard), condition: Condition::VersionIs(claim.version), body: encode(&head)? });
+        writes.push(Write::Put {
+            key: keys::head(head.shard),
+            condition: Condition::VersionIs(claim.version),
+            body: encode(&head)?,
+        });
     }
     if writes.is_empty() {
         return Ok(());

@@ -64,18 +64,24 @@ pub async fn commit(
 ) -> Result<CommitOutcome, StoreError> {
     let mut writes = Vec::with_capacity(advances.len());
     for (claim, next) in &advances {
-        writes.push(Write::Put { key: keys::head(claim.shard()), condition: Condition::VersionIs(claim.version), body: encode(next)? });
+        writes.push(Write::Put {
+            key: keys::head(claim.shard()),
+            condition: Condition::VersionIs(claim.version),
+            body: encode(next)?,
+        });
     }
     let mut last = None;
     for attempt in 0..ATTEMPTS_MAX {
         match store.transact(writes.clone()).await {
             Ok(TransactOutcome::Applied) => return Ok(CommitOutcome::Committed(committed(advances))),
-            Ok(TransactOutcome::Refused(_)) | Err(StoreError::Indeterminate(_)) => match resolve(store, lookup, &advances, id).await {
-                Ok(Resolution::Committed) => return Ok(CommitOutcome::Committed(committed(advances))),
-                Ok(Resolution::Lost { by }) => return Ok(fenced(&advances, by)),
-                Ok(Resolution::Resend | Resolution::LookInManifest) => {}
-                Err(error) => last = Some(error),
-            },
+            Ok(TransactOutcome::Refused(_)) | Err(StoreError::Indeterminate(_)) => {
+                match resolve(store, lookup, &advances, id).await {
+                    Ok(Resolution::Committed) => return Ok(CommitOutcome::Committed(committed(advances))),
+                    Ok(Resolution::Lost { by }) => return Ok(fenced(&advances, by)),
+                    Ok(Resolution::Resend | Resolution::LookInManifest) => {}
+                    Err(error) => last = Some(error),
+                }
+            }
             Err(StoreError::Determinate(message)) => last = Some(StoreError::Determinate(message)),
             Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => return Err(error),
         }

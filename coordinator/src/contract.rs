@@ -1,5 +1,10 @@
 //! What every coordination store must do; each store's tests run it.
-#![expect(clippy::panic, clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test suite: it panics where a store breaks the contract")]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test suite: it panics where a store breaks the contract"
+)]
 
 use serde_json::{Value, json};
 
@@ -35,7 +40,11 @@ async fn conditions(store: &dyn CoordinationStore) {
     assert!(!applied(store, vec![Write::Check { key: key.clone(), condition: field(1) }]).await);
     assert!(applied(store, vec![Write::Check { key: key.clone(), condition: field(2) }]).await);
     let item = store.get(&key).await.unwrap().unwrap();
-    assert_eq!((item.version, item.body.as_ref()), (2, json!({"generation": 2}).to_string().as_bytes()), "a check writes nothing");
+    assert_eq!(
+        (item.version, item.body.as_ref()),
+        (2, json!({"generation": 2}).to_string().as_bytes()),
+        "a check writes nothing"
+    );
     assert!(applied(store, vec![Write::Delete { key: key.clone(), condition: Condition::VersionIs(2) }]).await);
     assert_eq!(store.get(&key).await.unwrap(), None);
 }

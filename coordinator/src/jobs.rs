@@ -33,7 +33,9 @@ fn put<T: Serialize>(key: ItemKey, condition: Condition, value: &T) -> Result<Wr
 async fn read<T: DeserializeOwned>(store: &dyn CoordinationStore, key: &ItemKey) -> Result<Option<(T, u64)>, StoreError> {
     let Some(item) = store.get(key).await? else { return Ok(None) };
     let parsed = serde_json::from_slice(&item.body);
-    parsed.map(|value| Some((value, item.version))).map_err(|error| StoreError::Corrupt { key: key.to_string(), message: error.to_string() })
+    parsed
+        .map(|value| Some((value, item.version)))
+        .map_err(|error| StoreError::Corrupt { key: key.to_string(), message: error.to_string() })
 }
 
 /// Creates a job: heads first (nobody finds them without the job row), then name, job row, layouts and retention in one transaction.
@@ -99,7 +101,9 @@ pub async fn list(store: &dyn CoordinationStore) -> Result<Vec<(String, JobId)>,
 pub async fn row(store: &dyn CoordinationStore, job: JobId) -> Result<JobRow, StoreError> {
     let key = keys::job(job);
     let found = read::<JobRow>(store, &key).await?;
-    found.map(|(row, _)| row).ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })
+    found
+        .map(|(row, _)| row)
+        .ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })
 }
 
 /// Marks a job as finished; a second time is harmless.
@@ -130,7 +134,10 @@ pub async fn heads(store: &dyn CoordinationStore, shards: &[ShardKey]) -> Result
     Ok(heads)
 }
 
-pub(crate) async fn read_row<T: DeserializeOwned>(store: &dyn CoordinationStore, key: &ItemKey) -> Result<Option<(T, u64)>, StoreError> {
+pub(crate) async fn read_row<T: DeserializeOwned>(
+    store: &dyn CoordinationStore,
+    key: &ItemKey,
+) -> Result<Option<(T, u64)>, StoreError> {
     read(store, key).await
 }
 

@@ -19,7 +19,7 @@ pub mod counting;
 pub mod self_test;
 
 pub use claim::{Claim, ClaimOutcome, claim, release};
-pub use commit::{Committed, CommitOutcome, ManifestLookup, commit};
+pub use commit::{CommitOutcome, Committed, ManifestLookup, commit};
 pub use counting::{CountingTable, TableCounts};
 pub use memory::MemoryTable;
 pub use sqlite::SqliteTable;

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::store::{Changes, Conflict, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write, check_limits, holds};
+use crate::store::{
+    Changes, Conflict, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write, check_limits, holds,
+};
 
 /// Items in a map.
 #[derive(Debug)]

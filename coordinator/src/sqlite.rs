@@ -13,7 +13,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
-use crate::store::{Changes, Conflict, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write, check_limits, holds};
+use crate::store::{
+    Changes, Conflict, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write, check_limits, holds,
+};
 
 /// Version of the tables' layout; a file of any other is refused.
 const FORMAT: i64 = 1;
@@ -54,7 +56,10 @@ impl SqliteTable {
     /// [`StoreError::Invalid`] naming the file and the remedy.
     pub fn open(file: &Path, fsync: bool) -> Result<Self, StoreError> {
         let unusable = |error: &dyn std::fmt::Display| {
-            StoreError::Invalid(format!("coordination file {}: {error}; choose a file this user may write with --coordination sqlite://FILE", file.display()))
+            StoreError::Invalid(format!(
+                "coordination file {}: {error}; choose a file this user may write with --coordination sqlite://FILE",
+                file.display()
+            ))
         };
         if let Some(folder) = file.parent() {
             std::fs::create_dir_all(folder).map_err(|error| unusable(&error))?;
@@ -107,7 +112,8 @@ fn prepare(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
         )
         .map_err(unusable)?;
     transaction.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?1)", [FORMAT]).map_err(unusable)?;
-    let found: i64 = transaction.query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| row.get(0)).map_err(unusable)?;
+    let found: i64 =
+        transaction.query_row("SELECT value FROM meta WHERE key = 'format'", [], |row| row.get(0)).map_err(unusable)?;
     if found != FORMAT {
         return Err(StoreError::Invalid(format!(
             "coordination file {} has format {found}, this build reads {FORMAT}: use the build that wrote it",
@@ -218,7 +224,9 @@ fn item(partition: &str, row: &rusqlite::Row<'_>) -> rusqlite::Result<Item> {
 fn read_loop(connection: &Connection, reads: &mpsc::Receiver<Read>) {
     while let Ok(read) = reads.recv() {
         let found = match &read.sort {
-            Some(sort) => get(connection, &ItemKey::new(read.partition.as_str(), sort.as_str())).map(|item| item.into_iter().collect()),
+            Some(sort) => {
+                get(connection, &ItemKey::new(read.partition.as_str(), sort.as_str())).map(|item| item.into_iter().collect())
+            }
             None => query(connection, &read.partition),
         };
         drop(read.answer.send(found.map_err(|error| StoreError::Determinate(error.to_string()))));

@@ -97,7 +97,9 @@ impl Write {
     #[must_use]
     pub fn target(&self) -> (&ItemKey, &Condition) {
         match self {
-            Self::Put { key, condition, .. } | Self::Delete { key, condition } | Self::Check { key, condition } => (key, condition),
+            Self::Put { key, condition, .. } | Self::Delete { key, condition } | Self::Check { key, condition } => {
+                (key, condition)
+            }
         }
     }
 
@@ -203,7 +205,9 @@ pub(crate) fn check_limits(writes: &[Write]) -> Result<(), StoreError> {
         return Err(StoreError::Invalid(format!("a transaction of {bytes} bytes: at most {TRANSACTION_BYTES_MAX}")));
     }
     match writes.iter().find(|write| write.bytes() > ITEM_BYTES_MAX) {
-        Some(write) => Err(StoreError::Invalid(format!("row {} has {} bytes: at most {ITEM_BYTES_MAX}", write.target().0, write.bytes()))),
+        Some(write) => {
+            Err(StoreError::Invalid(format!("row {} has {} bytes: at most {ITEM_BYTES_MAX}", write.target().0, write.bytes())))
+        }
         None => Ok(()),
     }
 }

@@ -69,7 +69,8 @@ impl LaneOperator {
             None => None,
         };
         let source = Arc::clone(input.input_schema());
-        let rowtime = pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, input.input_columns())).transpose()?;
+        let rowtime =
+            pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, input.input_columns())).transpose()?;
         let shape = (pipeline.window.as_ref())
             .map(|window| PaneShape::new(window, input.output_schema(), key_groups).map(Arc::new))
             .transpose()?;
@@ -121,7 +122,8 @@ impl LaneOperator {
     /// Groups and result rows gathered in this epoch: what a byte budget is judged by.
     #[must_use]
     pub fn gathered_rows(&self) -> usize {
-        self.panes.values().map(PaneTable::groups).sum::<usize>() + self.epoch.rows.iter().map(RecordBatch::num_rows).sum::<usize>()
+        self.panes.values().map(PaneTable::groups).sum::<usize>()
+            + self.epoch.rows.iter().map(RecordBatch::num_rows).sum::<usize>()
     }
 
     /// Runs one source batch.

@@ -187,8 +187,7 @@ impl PaneTable {
     pub fn into_partial(mut self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
-        let mut columns: Vec<ArrayRef> =
-            vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
         for accumulator in &mut self.accumulators {
             columns.extend(accumulator.state(EmitTo::All)?);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, AsArray, Int64Array, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{take_record_batch, cast};
+use datafusion::arrow::compute::{cast, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use datafusion::common::DFSchema;
-use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 use weir_model::Watermark;
 use weir_plan::Rowtime;
 
@@ -127,4 +127,3 @@ impl RowtimeReader {
         Watermark(if micros == i64::MAX { i64::MAX - 1 } else { micros })
     }
 }
-

@@ -63,7 +63,9 @@ fn readers(loaded: &Loaded, heads: &BTreeMap<ShardKey, Head>) -> Vec<Reader> {
         };
         readers.push(reader(*shard, own));
         let keeps_state = stage.role == Role::Merge;
-        readers.extend(loaded.topology.upstream_of(*shard).into_iter().map(|from| reader(from, head.restart_point(from, !keeps_state))));
+        readers.extend(
+            loaded.topology.upstream_of(*shard).into_iter().map(|from| reader(from, head.restart_point(from, !keeps_state))),
+        );
     }
     readers
 }

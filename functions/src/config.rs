@@ -199,7 +199,7 @@ mod tests {
         assert!(parse_duration("5").is_err() && parse_duration("-1s").is_err());
         assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
         assert_eq!(parse_bytes("4096"), Ok(4096));
-        assert!(parse_bytes("1.5GiB").is_err() && parse_bytes("9999999999GiB").is_err());
+        assert!(parse_bytes("1.5GiB").is_err() && parse_bytes("99999999999GiB").is_err());
     }
 
     #[test]

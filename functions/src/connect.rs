@@ -77,7 +77,8 @@ const SINKS: [&str; 3] = ["filesystem", "print", "blackhole"];
 
 fn unknown(options: TableOptions<'_>, known: &[&str]) -> OptionsError {
     let connector = options.get("connector").unwrap_or_default();
-    let hint = nearest(connector, known.iter().copied()).map_or_else(|| known.join(", "), |near| format!("did you mean '{near}'?"));
+    let hint =
+        nearest(connector, known.iter().copied()).map_or_else(|| known.join(", "), |near| format!("did you mean '{near}'?"));
     options.error(format!("unknown connector '{connector}' here: {hint}"))
 }
 

@@ -130,7 +130,8 @@ impl ScriptSettings {
                 "event-time.skew-max" => settings.skew_max = Some(duration()?),
                 unknown => {
                     let near = weir_plan::nearest(unknown, SET_KEYS);
-                    let hint = near.map_or_else(|| format!("known: {}", SET_KEYS.join(", ")), |near| format!("did you mean '{near}'?"));
+                    let hint =
+                        near.map_or_else(|| format!("known: {}", SET_KEYS.join(", ")), |near| format!("did you mean '{near}'?"));
                     return Err(wrong(key, format!("unknown key: {hint}")));
                 }
             }
@@ -258,7 +259,14 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
     let mut text = format!("{:?} {}", pipeline.source.projection, pipeline.input.plan.display_indent_schema());
     if let Some(window) = &pipeline.window {
         let aggregates: Vec<_> = window.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
-        text += &format!("{} {} {:?} {:?} {}", window.size_micros, window.offset_micros, window.keys, aggregates, window.output.plan.display_indent_schema());
+        text += &format!(
+            "{} {} {:?} {:?} {}",
+            window.size_micros,
+            window.offset_micros,
+            window.keys,
+            aggregates,
+            window.output.plan.display_indent_schema()
+        );
     }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }

@@ -55,7 +55,10 @@ pub async fn open(config: &Config) -> Result<Opened, OpenError> {
     let owner = ids.owner();
     let liveness: Arc<dyn Liveness> = match folder(config) {
         Some(folder) => Arc::new(LockedOwners::register(&folder.join("owners"), owner).map_err(|error| {
-            OpenError::Settings(format!("folder {}: {error}; choose a folder this user may write with --store file://DIR", folder.display()))
+            OpenError::Settings(format!(
+                "folder {}: {error}; choose a folder this user may write with --store file://DIR",
+                folder.display()
+            ))
         })?),
         None => Arc::new(UnknownLiveness),
     };

@@ -206,6 +206,15 @@ mod tests {
         assert_eq!(bytes(|k| k.float(f64::NAN)), bytes(|k| k.float(-f64::NAN)));
         assert_eq!(bytes(|k| k.unsigned(7)), bytes(|k| k.integer(7)));
         assert_ne!(bytes(|k| k.unsigned(u64::MAX)), bytes(|k| k.integer(-1)));
-        assert_ne!(bytes(|k| { k.string("a"); k.string("") }), bytes(|k| { k.string(""); k.string("a") }));
+        assert_ne!(
+            bytes(|k| {
+                k.string("a");
+                k.string("")
+            }),
+            bytes(|k| {
+                k.string("");
+                k.string("a")
+            })
+        );
     }
 }

@@ -2,8 +2,29 @@
 
 /// Constant-size state: a partial is a few values, whatever the number of rows.
 const CONSTANT_SIZE: [&str; 24] = [
-    "count", "sum", "min", "max", "avg", "mean", "var", "var_samp", "var_sample", "var_pop", "var_population", "stddev",
-    "stddev_samp", "stddev_pop", "covar_samp", "covar", "covar_pop", "corr", "bool_and", "bool_or", "bit_and", "bit_or", "bit_xor",
+    "count",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "mean",
+    "var",
+    "var_samp",
+    "var_sample",
+    "var_pop",
+    "var_population",
+    "stddev",
+    "stddev_samp",
+    "stddev_pop",
+    "covar_samp",
+    "covar",
+    "covar_pop",
+    "corr",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
     "any_value",
 ];
 

@@ -50,7 +50,9 @@ async fn compile_script(sql: &str) -> Result<JobPlan, PlanError> {
         }
     }
     if job.pipelines.is_empty() {
-        return Err(PlanError::new("the script has no INSERT INTO").hint("a job is at least one INSERT INTO sink SELECT .. FROM source"));
+        return Err(
+            PlanError::new("the script has no INSERT INTO").hint("a job is at least one INSERT INTO sink SELECT .. FROM source")
+        );
     }
     Ok(job)
 }
@@ -104,7 +106,8 @@ impl Planner {
                 computed.push((column.name.value.clone(), self.expr(expr, &physical)?));
             }
         }
-        let rowtime = create.watermark.as_ref().map(|(column, expr)| watermark(column, expr, &schema, &computed, &physical)).transpose()?;
+        let rowtime =
+            create.watermark.as_ref().map(|(column, expr)| watermark(column, expr, &schema, &computed, &physical)).transpose()?;
         let table = Table { name, schema, options: create.options.clone(), rowtime, computed, order };
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.add_table(table).map_err(|error| at(error, &create.name))
@@ -125,7 +128,10 @@ impl Planner {
         let plan = self.query(query).await?;
         let found = plan.schema().fields().len();
         if !columns.is_empty() && columns.len() != found {
-            return Err(at(PlanError::new(format!("view {} names {} columns, its query has {found}", name.value, columns.len())), name));
+            return Err(at(
+                PlanError::new(format!("view {} names {} columns, its query has {found}", name.value, columns.len())),
+                name,
+            ));
         }
         let builder = datafusion::logical_expr::LogicalPlanBuilder::from(plan);
         let renamed = if columns.is_empty() {
@@ -196,15 +202,22 @@ fn sink_columns(schema: &SchemaRef, named: &[Ident], table: &Ident) -> Result<Sc
 fn check_columns(plan: &LogicalPlan, sink: &SchemaRef, table: &Ident) -> Result<(), PlanError> {
     let query = plan.schema();
     if query.fields().len() != sink.fields().len() {
-        let list = |fields: &datafusion::arrow::datatypes::Fields| fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(", ");
+        let list = |fields: &datafusion::arrow::datatypes::Fields| {
+            fields.iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(", ")
+        };
         let message = format!("the query gives {} columns, {} takes {}", query.fields().len(), table.value, sink.fields().len());
         let hint = format!("query: {}; {}: {}", list(query.fields()), table.value, list(sink.fields()));
         return Err(at(PlanError::new(message), table).hint(hint));
     }
     for (from, to) in query.fields().iter().zip(sink.fields()) {
         if !casts_implicitly(from.data_type(), to.data_type()) {
-            let message =
-                format!("column {} of {} is {}, the query gives {}", to.name(), table.value, type_name(to.data_type()), type_name(from.data_type()));
+            let message = format!(
+                "column {} of {} is {}, the query gives {}",
+                to.name(),
+                table.value,
+                type_name(to.data_type()),
+                type_name(from.data_type())
+            );
             let hint = format!("write CAST({} AS {})", from.name(), type_name(to.data_type()));
             return Err(at(PlanError::new(message), table).hint(hint));
         }
@@ -220,8 +233,11 @@ fn fill_missing(plan: LogicalPlan, given: &SchemaRef, sink: &SchemaRef) -> dataf
     let exprs: Vec<Expr> = (sink.fields().iter())
         .map(|field| match given.column_with_name(field.name()) {
             Some(_) => datafusion::logical_expr::ident(field.name()),
-            None => datafusion::logical_expr::cast(datafusion::logical_expr::lit(datafusion::common::ScalarValue::Null), field.data_type().clone())
-                .alias(field.name()),
+            None => datafusion::logical_expr::cast(
+                datafusion::logical_expr::lit(datafusion::common::ScalarValue::Null),
+                field.data_type().clone(),
+            )
+            .alias(field.name()),
         })
         .collect();
     datafusion::logical_expr::LogicalPlanBuilder::from(plan).project(exprs)?.build()

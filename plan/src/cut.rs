@@ -17,7 +17,9 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident};
+use datafusion::logical_expr::{
+    Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
+};
 
 use crate::catalog::{Catalog, Table};
 use crate::job::{AggregateSpec, Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
@@ -40,7 +42,9 @@ pub(crate) fn refuse_shapes(plan: &LogicalPlan) -> Result<(), PlanError> {
 
 fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
     let (what, hint) = match node {
-        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::TableScan(_) => return None,
+        LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::TableScan(_) => {
+            return None;
+        }
         LogicalPlan::Aggregate(_) | LogicalPlan::Extension(_) => return None,
         LogicalPlan::Join(_) => ("joins are not supported yet", "read one stream per INSERT"),
         LogicalPlan::Union(_) => ("UNION is not supported yet", "write one INSERT per branch in a STATEMENT SET"),
@@ -48,7 +52,9 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
         LogicalPlan::Limit(_) => ("LIMIT has no meaning on an unbounded stream", "leave it out; filter with a condition instead"),
         LogicalPlan::Distinct(_) => ("SELECT DISTINCT is not supported yet", "group by the columns in a window instead"),
         LogicalPlan::Window(_) => ("OVER windows are not supported yet", "use TABLE(TUMBLE(..)) with GROUP BY"),
-        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => ("a query without a stream has nothing to run on", "read a declared table"),
+        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
+            ("a query without a stream has nothing to run on", "read a declared table")
+        }
         LogicalPlan::Subquery(_) => ("subqueries in expressions are not supported yet", "use a view or a subquery in FROM"),
         _ => ("this query is not supported yet", "supported: SELECT .. FROM .. WHERE .., and GROUP BY in a tumbling window"),
     };
@@ -144,9 +150,11 @@ fn windowed(
 ) -> Result<Pipeline, CutError> {
     let (scan, assign) = below(&aggregate.input)?;
     let Some(assign) = assign else {
-        return Err(PlanError::new("GROUP BY without a window gives results that never end changing, which is not supported yet")
-            .hint("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(time), INTERVAL '10' SECOND))")
-            .into());
+        return Err(PlanError::new(
+            "GROUP BY without a window gives results that never end changing, which is not supported yet",
+        )
+        .hint("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(time), INTERVAL '10' SECOND))")
+        .into());
     };
     let shape = AggregateShape::new(plan, aggregate)?;
     let input = |with_row| -> Result<Fragment, CutError> {
@@ -183,7 +191,9 @@ fn below(plan: &LogicalPlan) -> Result<(&TableScan, Option<&WindowAssign>), CutE
         match node {
             LogicalPlan::TableScan(scan) => return Ok((scan, assign)),
             LogicalPlan::Aggregate(_) => {
-                return Err(PlanError::new("an aggregate of an aggregate is not supported yet").hint("use one GROUP BY per INSERT").into());
+                return Err(PlanError::new("an aggregate of an aggregate is not supported yet")
+                    .hint("use one GROUP BY per INSERT")
+                    .into());
             }
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowAssign>() {
                 Some(_) if assign.is_some() => return Err(PlanError::new("a window of a window is not supported yet").into()),
@@ -229,7 +239,9 @@ fn replace_leaf(
             if let LogicalPlan::Projection(_) = node {
                 let schema = input.schema();
                 // The pane number and the row number pass through every projection above the place they are made.
-                exprs.extend([PANE, ROW].iter().filter(|name| schema.has_column_with_unqualified_name(name)).map(|name| ident(*name)));
+                exprs.extend(
+                    [PANE, ROW].iter().filter(|name| schema.has_column_with_unqualified_name(name)).map(|name| ident(*name)),
+                );
             }
             Ok(node.with_new_exprs(exprs, vec![input])?)
         }
@@ -289,7 +301,9 @@ impl AggregateShape {
         let mut shape = Self { input_columns: vec![ident(PANE)], keys: Vec::new(), specs: Vec::new(), groups: Vec::new() };
         for expr in &aggregate.group_expr {
             if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(PlanError::new("GROUPING SETS, ROLLUP and CUBE are not supported yet").hint("write one INSERT per grouping").into());
+                return Err(PlanError::new("GROUPING SETS, ROLLUP and CUBE are not supported yet")
+                    .hint("write one INSERT per grouping")
+                    .into());
             }
             let field = expr.to_field(schema.as_ref())?.1;
             if let Some(bound) = Bound::of(&field) {
@@ -298,7 +312,8 @@ impl AggregateShape {
             }
             let name = expr.schema_name().to_string();
             let name = name.rsplit_once('.').map_or(name.as_str(), |(_, column)| column).to_owned();
-            let name = if shape.keys.iter().any(|key| *key.name() == name) { format!("{name}_{}", shape.keys.len()) } else { name };
+            let name =
+                if shape.keys.iter().any(|key| *key.name() == name) { format!("{name}_{}", shape.keys.len()) } else { name };
             shape.groups.push(GroupColumn::Key(shape.keys.len()));
             shape.input_columns.push(expr.clone().alias(&name));
             shape.keys.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
@@ -322,13 +337,19 @@ impl AggregateShape {
         };
         let function = func.name().to_owned();
         if params.distinct {
-            return Err(PlanError::new(format!("{function}(DISTINCT ..) is not supported yet")).hint("count without DISTINCT, or group by the column").into());
+            return Err(PlanError::new(format!("{function}(DISTINCT ..) is not supported yet"))
+                .hint("count without DISTINCT, or group by the column")
+                .into());
         }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(PlanError::new(format!("ORDER BY and NULLS in {function} are not supported yet")).hint("leave them out").into());
+            return Err(PlanError::new(format!("ORDER BY and NULLS in {function} are not supported yet"))
+                .hint("leave them out")
+                .into());
         }
         if !aggregates::is_constant_size(&function) {
-            return Err(PlanError::new(format!("aggregate {function} is not supported yet")).hint(format!("supported: {}", aggregates::supported())).into());
+            return Err(PlanError::new(format!("aggregate {function} is not supported yet"))
+                .hint(format!("supported: {}", aggregates::supported()))
+                .into());
         }
         let integers = params.args.first().map(|arg| arg.get_type(schema.as_ref())).transpose()?.is_some_and(|t| t.is_integer());
         if matches!(function.as_str(), "avg" | "mean") && integers {
@@ -348,7 +369,13 @@ impl AggregateShape {
             })
             .collect();
         let filter = params.filter.map(|filter| column(*filter, "filter"));
-        self.specs.push(AggregateSpec { name, function: func, args, filter, text: expr.clone().unalias().schema_name().to_string() });
+        self.specs.push(AggregateSpec {
+            name,
+            function: func,
+            args,
+            filter,
+            text: expr.clone().unalias().schema_name().to_string(),
+        });
         Ok(())
     }
 

@@ -33,7 +33,9 @@ impl RelationPlanner for Relations {
             TableFactor::Derived { lateral: false, sample: None, .. } | TableFactor::NestedJoin { .. } => {
                 return Ok(RelationPlanning::Original(Box::new(relation)));
             }
-            other => Err(refused(other, "this table form is not supported", "read a declared table, a view, a subquery or a window")),
+            other => {
+                Err(refused(other, "this table form is not supported", "read a declared table, a view, a subquery or a window"))
+            }
         };
         planned.map(|planned| RelationPlanning::Planned(Box::new(planned))).map_err(PlanError::into_engine)
     }
@@ -42,7 +44,16 @@ impl RelationPlanner for Relations {
 impl Relations {
     fn table(&self, relation: &TableFactor) -> Result<PlannedRelation, PlanError> {
         let TableFactor::Table {
-            name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints,
+            name,
+            alias,
+            args,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
         } = relation
         else {
             return Err(PlanError::new("not a table"));
@@ -159,7 +170,9 @@ pub(crate) fn interval_micros(expr: &SqlExpr) -> Result<i64, PlanError> {
         let error = PlanError::new(format!("expected an interval of fixed length, found {expr}"));
         error.hint("write INTERVAL '10' SECOND, '1' MINUTE, '1' HOUR or '1' DAY").at(span.line, span.column)
     };
-    let SqlExpr::Interval(Interval { value, leading_field: Some(unit), last_field: None, .. }) = expr else { return Err(invalid()) };
+    let SqlExpr::Interval(Interval { value, leading_field: Some(unit), last_field: None, .. }) = expr else {
+        return Err(invalid());
+    };
     let text = match value.as_ref() {
         SqlExpr::Value(value) => value.value.clone().into_string(),
         _ => None,
@@ -185,7 +198,8 @@ pub(crate) fn interval_micros(expr: &SqlExpr) -> Result<i64, PlanError> {
 fn single(name: &ObjectName) -> Result<&Ident, PlanError> {
     match name.0.as_slice() {
         [part] => part.as_ident().ok_or_else(|| PlanError::new(format!("{name} is not a name"))),
-        _ => Err(PlanError::new(format!("{name} has more than one part")).hint("catalogs and databases are not supported: write the table's name alone")),
+        _ => Err(PlanError::new(format!("{name} has more than one part"))
+            .hint("catalogs and databases are not supported: write the table's name alone")),
     }
 }
 

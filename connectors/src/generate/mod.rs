@@ -2,8 +2,8 @@
 
 mod bids;
 mod plays;
-mod reader;
 mod random;
+mod reader;
 
 pub use bids::{BidSource, Bids};
 pub use plays::{PlaySource, Plays};

@@ -91,7 +91,9 @@ impl PlaySource {
         options.only(&OPTIONS)?;
         let known = Plays::schema();
         if let Some(unknown) = schema.fields().iter().find(|field| known.field_with_name(field.name()).is_err()) {
-            return Err(options.error(format!("column {} is not one of a play's: song_id, user_id, play_score, etime", unknown.name())));
+            return Err(
+                options.error(format!("column {} is not one of a play's: song_id, user_id, play_score, etime", unknown.name()))
+            );
         }
         let generator = Plays::new(options.number("seed")?.unwrap_or(0), options.number("disorder-ms")?.unwrap_or(4_000));
         let now = clock.now_micros();

@@ -39,7 +39,13 @@ pub struct Generated<G> {
 
 #[async_trait]
 impl<G: Generator> Source for Generated<G> {
-    async fn open(&self, lane: u32, lanes: u32, from: Offset, projection: &[usize]) -> Result<Box<dyn SourceReader>, SourceError> {
+    async fn open(
+        &self,
+        lane: u32,
+        lanes: u32,
+        from: Offset,
+        projection: &[usize],
+    ) -> Result<Box<dyn SourceReader>, SourceError> {
         let at = if from == Offset::default() { Offset { split: u64::from(lane), at: 0 } } else { from };
         Ok(Box::new(GeneratedReader {
             generator: Arc::clone(&self.generator),

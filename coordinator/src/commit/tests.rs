@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 use weir_model::decide::{Advance, OwnerLiveness, decide_commit};
 use weir_model::head::Owner;
 use weir_model::time::Sleep;
-use weir_model::{
-    Activity, CommitEntry, Epoch, Inputs, JobId, Offset, OwnerId, Recipe, ShardId, ShardStats, StageId, Watermark,
-};
+use weir_model::{Activity, CommitEntry, Epoch, Inputs, JobId, Offset, OwnerId, Recipe, ShardId, ShardStats, StageId, Watermark};
 
 use super::*;
 use crate::claim::{ClaimOutcome, claim};
@@ -116,7 +114,9 @@ async fn commit_under(faults: &[Fault]) -> (CommitOutcome, Head) {
 #[tokio::test]
 async fn a_commit_lands_once_whatever_is_lost() {
     use Fault::{AnswerLost, None, Refused, RequestLost};
-    for faults in [&[None][..], &[AnswerLost], &[RequestLost], &[RequestLost, AnswerLost], &[Refused, RequestLost, RequestLost, AnswerLost]] {
+    for faults in
+        [&[None][..], &[AnswerLost], &[RequestLost], &[RequestLost, AnswerLost], &[Refused, RequestLost, RequestLost, AnswerLost]]
+    {
         let (outcome, head) = commit_under(faults).await;
         assert!(matches!(outcome, CommitOutcome::Committed(_)), "{faults:?}");
         assert_eq!((head.epoch, head.last_commit), (Epoch(1), Some(CommitId(7))), "{faults:?}");
@@ -142,7 +142,10 @@ async fn a_live_holder_is_left_alone_and_a_dead_one_taken_over_at_once() {
     let owner = |id| Owner { id: OwnerId(id), lease_until_micros: 1_000 };
     let alive = |_| OwnerLiveness::Alive;
     assert!(matches!(claim(table.as_ref(), shard(), &owner(1), 0, alive).await.unwrap(), ClaimOutcome::Claimed(_)));
-    assert!(matches!(claim(table.as_ref(), shard(), &owner(2), 10, alive).await.unwrap(), ClaimOutcome::Held { by: OwnerId(1), .. }));
+    assert!(matches!(
+        claim(table.as_ref(), shard(), &owner(2), 10, alive).await.unwrap(),
+        ClaimOutcome::Held { by: OwnerId(1), .. }
+    ));
     let dead = |_| OwnerLiveness::Dead;
     assert!(matches!(claim(table.as_ref(), shard(), &owner(2), 10, dead).await.unwrap(), ClaimOutcome::Claimed(_)));
     assert!(matches!(claim(table.as_ref(), shard(), &owner(3), 2_000, alive).await.unwrap(), ClaimOutcome::Claimed(_)));

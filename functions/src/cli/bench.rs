@@ -126,7 +126,10 @@ struct Taken {
 pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.folder).with_context(|| format!("folder {}", args.folder.display()))?;
     let folder = std::fs::canonicalize(&args.folder)?;
-    println!("{} rows; million events per CPU-second; requests per million events; peak memory of the process so far", count(args.rows));
+    println!(
+        "{} rows; million events per CPU-second; requests per million events; peak memory of the process so far",
+        count(args.rows)
+    );
     println!(
         "{:<22} {:<10} {:>8} {:>8} {:>9} {:>7} {:>8} {:>8} {:>9} {:>10} {:>9}",
         "query", "input", "Mev/cpu", "Mev/s", "batch", "ratio", "puts/M", "gets/M", "table/M", "MB put/M", "peak MB"
@@ -248,7 +251,9 @@ async fn batch(query: &Query, path: &Path, format: FileFormat) -> anyhow::Result
             let options = JsonReadOptions::default().schema(&schema).file_extension("json");
             context.register_json("events", &shown, options).await?;
         }
-        FileFormat::Csv => context.register_csv("events", &shown, CsvReadOptions::new().has_header(false).schema(&schema)).await?,
+        FileFormat::Csv => {
+            context.register_csv("events", &shown, CsvReadOptions::new().has_header(false).schema(&schema)).await?
+        }
         FileFormat::Parquet => context.register_parquet("events", &shown, ParquetReadOptions::default()).await?,
     }
     let mut rows = context.sql(query.batch).await?.execute_stream().await?;
@@ -268,7 +273,8 @@ async fn measure(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resu
 
 /// User and system time of this process, from the kernel's account in ticks of 1/100 s.
 fn cpu_seconds() -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").context("the CPU time of this process is read from /proc, which needs Linux")?;
+    let stat = std::fs::read_to_string("/proc/self/stat")
+        .context("the CPU time of this process is read from /proc, which needs Linux")?;
     let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     Ok((ticks(11) + ticks(12)) / 100.0)

@@ -105,5 +105,13 @@ pub(super) fn bid_schema() -> SchemaRef {
     let number = |name| Field::new(name, DataType::Int64, true);
     let text = |name| Field::new(name, DataType::Utf8, true);
     let time = Field::new("dateTime", DataType::Timestamp(TimeUnit::Millisecond, None), true);
-    Arc::new(Schema::new(vec![number("auction"), number("bidder"), number("price"), text("channel"), text("url"), time, text("extra")]))
+    Arc::new(Schema::new(vec![
+        number("auction"),
+        number("bidder"),
+        number("price"),
+        text("channel"),
+        text("url"),
+        time,
+        text("extra"),
+    ]))
 }

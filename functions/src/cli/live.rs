@@ -95,12 +95,19 @@ impl Snapshot {
 fn block(loaded: &Loaded, now: &Snapshot, last: &Snapshot, heads: &[Head]) -> Vec<String> {
     let seconds = (now.at_micros - last.at_micros).max(1) as f64 / 1e6;
     let rate = (now.events - last.events) as f64 / seconds;
-    let watermark = heads.iter().filter(|head| loaded.topology.stage(head.shard.stage).role == Role::Lane).map(|head| head.watermark).min();
+    let watermark =
+        heads.iter().filter(|head| loaded.topology.stage(head.shard.stage).role == Role::Lane).map(|head| head.watermark).min();
     let open = heads.iter().filter(|head| head.act_at.is_some()).count();
     vec![
         format!("{}  events {}  {}/s", loaded.name, count(now.events), count(rate as u64)),
         format!("watermark {}  shards with open windows {open}", shown_time(watermark.unwrap_or(Watermark::NONE))),
-        format!("results {}  published {}  late {}  dead {}", count(now.results), count(now.published), count(now.late), count(now.dead)),
+        format!(
+            "results {}  published {}  late {}  dead {}",
+            count(now.results),
+            count(now.published),
+            count(now.late),
+            count(now.dead)
+        ),
         format!("commits {}  object puts {}  gets {}", count(now.commits), count(now.puts), count(now.gets)),
     ]
 }

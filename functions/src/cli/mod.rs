@@ -59,7 +59,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
     /// Objects: memory: or file://DIR [default: file://weir-data]
-    #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS")]
+    #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS", overrides_with = "store")]
     store: Option<String>,
     /// Coordination table: memory: or sqlite://FILE [default: coordination.sqlite in the store's folder]
     #[arg(long, env = "WEIR_COORDINATION", value_name = "ADDRESS")]

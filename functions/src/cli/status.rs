@@ -79,7 +79,11 @@ pub(super) async fn partials(config: &Config, name: &str) -> anyhow::Result<()> 
     let near = weir_plan::nearest(name, names.iter().copied());
     let id = found.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
     let Some(id) = id else {
-        anyhow::bail!("no job {name:?} in {}{}", config.store, near.map_or_else(String::new, |near| format!("; did you mean {near:?}?")));
+        anyhow::bail!(
+            "no job {name:?} in {}{}",
+            config.store,
+            near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+        );
     };
     let loaded = job::open(&opened.ctx, id).await?;
     let root = config.store.strip_prefix("file://").unwrap_or(&config.store);
@@ -108,7 +112,8 @@ async fn of_shard(opened: &Opened, loaded: &Loaded, shard: ShardKey) -> anyhow::
     for from in loaded.topology.upstream_of(shard) {
         let (upstream, _) = weir_coordinator::claim::read_head(opened.ctx.table.as_ref(), from).await?;
         let after = head.restart_point(from, false);
-        let Entries::Found(entries) = entries_between(opened.ctx.objects.as_ref(), &upstream, after, upstream.epoch).await? else {
+        let Entries::Found(entries) = entries_between(opened.ctx.objects.as_ref(), &upstream, after, upstream.epoch).await?
+        else {
             anyhow::bail!("the job moved on while it was read: try again");
         };
         let exchange = entries.iter().filter_map(|entry| entry.segment(SegmentKind::Exchange));

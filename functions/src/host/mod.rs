@@ -105,7 +105,9 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
                 let invocation = Invocation { job: loaded.job, shards, rounds_max: None, run_millis_max: None };
                 let result = match config.invoke {
                     Invoke::Thread => worker::run(&invocation, ctx, &own).await,
-                    Invoke::Process => process::invoke(&Invocation { rounds_max: Some(PROCESS_ROUNDS), ..invocation }, config).await,
+                    Invoke::Process => {
+                        process::invoke(&Invocation { rounds_max: Some(PROCESS_ROUNDS), ..invocation }, config).await
+                    }
                 };
                 settle(ctx, slots, index, result).await;
             }
@@ -137,7 +139,9 @@ async fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, Wor
 /// Whether trying again may help.
 fn is_passing(error: &WorkerError) -> bool {
     match error {
-        WorkerError::Table(error) => matches!(error, weir_coordinator::StoreError::Determinate(_) | weir_coordinator::StoreError::Indeterminate(_)),
+        WorkerError::Table(error) => {
+            matches!(error, weir_coordinator::StoreError::Determinate(_) | weir_coordinator::StoreError::Indeterminate(_))
+        }
         WorkerError::State(error) => matches!(error, weir_state::StateError::Store { .. }),
         WorkerError::Source(error) => matches!(error, weir_connectors::SourceError::Store { .. }),
         WorkerError::Task(_) => true,

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use futures::future::try_join_all;
-use object_store::path::Path;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use tokio::task::JoinHandle;
 use weir_coordinator::{Claim, CommitOutcome, ManifestLookup, StoreError};
 use weir_model::{CommitId, Head, ShardKey};
@@ -104,7 +104,9 @@ async fn put(ctx: &Ctx, name: String, bytes: bytes::Bytes) -> Result<(), WorkerE
     loop {
         match ctx.objects.put(&path, bytes.clone().into()).await {
             Ok(_) => return Ok(()),
-            Err(source) if attempt + 1 >= UPLOAD_ATTEMPTS => return Err(weir_state::StateError::Store { object: name, source }.into()),
+            Err(source) if attempt + 1 >= UPLOAD_ATTEMPTS => {
+                return Err(weir_state::StateError::Store { object: name, source }.into());
+            }
             Err(_) => ctx.clock.sleep(std::time::Duration::from_millis(5 << attempt)).await,
         }
         attempt += 1;

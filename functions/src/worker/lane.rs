@@ -59,7 +59,8 @@ impl LaneShard {
         let lanes = u32::try_from(stage.layout.shards.len()).unwrap_or(u32::MAX);
         let from = head.source.unwrap_or_default();
         let reader = source.open(head.shard.shard.0, lanes, from, &pipeline.source.projection).await?;
-        let receivers = stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
+        let receivers =
+            stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         Ok(Self { head, operator, reader, keeps_results: keeps_results(pipeline), receivers })
     }
 
@@ -182,7 +183,8 @@ impl LaneShard {
             events: epoch.events,
         };
         // A lane that is closed counts in no minimum any more; its watermark stays where its rows left it (W2).
-        let watermark = if self.operator.shape().is_some() { self.operator.watermark() } else { Watermark::NONE.max(self.head.watermark) };
+        let watermark =
+            if self.operator.shape().is_some() { self.operator.watermark() } else { Watermark::NONE.max(self.head.watermark) };
         let batch = Batch {
             published,
             inputs_read: Inputs::Reference { from: read.from, upto: read.upto },

@@ -106,7 +106,12 @@ impl Upstream {
 const LEARN_ATTEMPTS: usize = 4;
 
 /// Rows of `kind` that `unread` holds for `receiver`.
-pub(super) async fn rows_of(ctx: &Ctx, unread: &Unread, kind: SegmentKind, receiver: ShardId) -> Result<Vec<RecordBatch>, WorkerError> {
+pub(super) async fn rows_of(
+    ctx: &Ctx,
+    unread: &Unread,
+    kind: SegmentKind,
+    receiver: ShardId,
+) -> Result<Vec<RecordBatch>, WorkerError> {
     if let Some(handed) = &unread.handed {
         let groups = if kind == SegmentKind::Behind { &handed.behind } else { &handed.exchange };
         return Ok(groups.iter().filter(|(to, _)| *to == receiver).flat_map(|(_, rows)| rows.clone()).collect());

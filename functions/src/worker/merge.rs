@@ -8,14 +8,16 @@ use weir_engine::MergeOperator;
 use weir_model::check_invariant;
 use weir_model::decide::{Run, cache_is_valid, combined, decide_run};
 use weir_model::head::{CheckpointRef, InputState};
-use weir_model::{Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, SegmentRef, ShardId, ShardKey, ShardStats, Watermark};
+use weir_model::{
+    Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, SegmentRef, ShardId, ShardKey, ShardStats, Watermark,
+};
 use weir_state::manifest::{Entries, entries_between};
 use weir_state::paths::{self, Folder};
 use weir_state::{SegmentMeta, segment};
 
+use super::WorkerError;
 use super::learn::{Fed, Unread, Upstream, rows_of};
 use super::round::{Batch, Maker, Published, Round};
-use super::WorkerError;
 use crate::context::Ctx;
 use crate::job::Loaded;
 use crate::topology::keeps_results;
@@ -101,7 +103,8 @@ impl MergeShard {
         let executed = ctx.clock.monotonic_micros();
         ctx.progress.execute_micros.add_between(began, executed);
 
-        let mut published = publish(round, ctx, Maker::new(&self.head, loaded), &self.operator, &rows, &late, self.keeps_results)?;
+        let mut published =
+            publish(round, ctx, Maker::new(&self.head, loaded), &self.operator, &rows, &late, self.keeps_results)?;
         let results: u64 = rows.iter().map(|rows| rows.num_rows() as u64).sum();
         let late_rows: u64 = late.iter().map(|rows| rows.num_rows() as u64).sum();
         ctx.progress.results.add(results);
@@ -159,7 +162,12 @@ impl MergeShard {
             }
             if upstream.consumed.epoch > before.epoch {
                 let consumed = upstream.consumed;
-                cuts.push(InputCut { from: upstream.shard, after: before.epoch, upto: consumed.epoch, watermark: consumed.watermark });
+                cuts.push(InputCut {
+                    from: upstream.shard,
+                    after: before.epoch,
+                    upto: consumed.epoch,
+                    watermark: consumed.watermark,
+                });
                 inputs.insert(upstream.shard.to_string(), consumed);
             }
         }
@@ -200,7 +208,13 @@ impl MergeShard {
         let object = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);
         let bytes = encoded.bytes.len() as u64;
         round.uploads.push((object.clone(), encoded.bytes));
-        Ok(SegmentRef { kind: SegmentKind::Checkpoint, object, bytes, footer_bytes: encoded.footer_bytes, groups: encoded.groups })
+        Ok(SegmentRef {
+            kind: SegmentKind::Checkpoint,
+            object,
+            bytes,
+            footer_bytes: encoded.footer_bytes,
+            groups: encoded.groups,
+        })
     }
 }
 
@@ -263,7 +277,9 @@ async fn rebuild(
         }
     }
     let gone = || WorkerError::Gone { shard: head.shard, after: from };
-    let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), head, from, head.epoch).await? else { return Err(gone()) };
+    let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), head, from, head.epoch).await? else {
+        return Err(gone());
+    };
     let mut upstream = BTreeMap::new();
     for shard in loaded.topology.upstream_of(head.shard) {
         upstream.insert(shard, weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?.0);
@@ -292,7 +308,9 @@ async fn replay(
     for cut in cuts {
         let gone = || WorkerError::Gone { shard: cut.from, after: cut.after };
         let from = upstream.get(&cut.from).ok_or_else(gone)?;
-        let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), from, cut.after, cut.upto).await? else { return Err(gone()) };
+        let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), from, cut.after, cut.upto).await? else {
+            return Err(gone());
+        };
         for entry in entries {
             let view = entry.segments.iter().map(|segment| segment.bytes).sum::<u64>();
             bytes += view;
@@ -311,4 +329,3 @@ async fn replay(
     }
     Ok(bytes)
 }
-

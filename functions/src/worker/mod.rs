@@ -94,7 +94,9 @@ pub enum WorkerError {
         refusal: weir_model::decide::CommitRefusal,
     },
     /// Replay gave another result than the one committed (R1).
-    #[error("shard {shard}, epoch {epoch}: replay gives digest {found:016x}, {committed:016x} was committed: do not go on with this build")]
+    #[error(
+        "shard {shard}, epoch {epoch}: replay gives digest {found:016x}, {committed:016x} was committed: do not go on with this build"
+    )]
     Replay {
         /// The shard.
         shard: ShardKey,
@@ -250,7 +252,8 @@ impl Worker {
     ) -> Result<Left, WorkerError> {
         let mut changes = ctx.table.changes();
         let began = ctx.clock.monotonic_micros();
-        let run_max = invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
+        let run_max =
+            invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
         let mut rounds = 0;
         let mut idle_since = None;
         loop {

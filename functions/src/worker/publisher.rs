@@ -88,7 +88,12 @@ impl PublisherShard {
             match self.carry_out(ctx, &pending).await? {
                 Some(StepOutcome::Done { bytes_after }) => {
                     ctx.progress.published.add(pending.rows);
-                    state = PublishState { file_number: pending.number, file_bytes: bytes_after, file_rows: pending.rows_before + pending.rows, pending: None };
+                    state = PublishState {
+                        file_number: pending.number,
+                        file_bytes: bytes_after,
+                        file_rows: pending.rows_before + pending.rows,
+                        pending: None,
+                    };
                     acknowledged = Some(pending);
                 }
                 Some(StepOutcome::TargetChanged) => return self.rename_step(ctx, loaded, round, state, pending),
@@ -142,7 +147,12 @@ impl PublisherShard {
         };
         let outcome = match &self.target {
             Target::Files(target) => {
-                let step = Step { number: pending.number, file: pending.file.clone(), bytes_before: pending.bytes_before, rows_before: pending.rows_before };
+                let step = Step {
+                    number: pending.number,
+                    file: pending.file.clone(),
+                    bytes_before: pending.bytes_before,
+                    rows_before: pending.rows_before,
+                };
                 target.carry_out(&step, &rows, self.head.generation)?
             }
             Target::Print => {
@@ -248,7 +258,12 @@ impl PublisherShard {
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
         let cut = |upstream: &Upstream| {
             let state = inputs.get(&upstream.shard.to_string())?;
-            Some(InputCut { from: upstream.shard, after: self.head.input(upstream.shard).epoch, upto: state.epoch, watermark: state.watermark })
+            Some(InputCut {
+                from: upstream.shard,
+                after: self.head.input(upstream.shard).epoch,
+                upto: state.epoch,
+                watermark: state.watermark,
+            })
         };
         let cuts = self.upstream.iter().filter_map(cut).collect();
         let batch = Batch {

@@ -8,8 +8,8 @@ use datafusion::arrow::datatypes::SchemaRef;
 use weir_model::decide::{Advance, decide_commit, plan_spill, spill};
 use weir_model::head::{CheckpointRef, InputState, PublishState};
 use weir_model::{
-    Activity, CommitEntry, CommitId, Generation, Head, Inputs, Offset, Recipe, SegmentKind, SegmentRef, ShardId, ShardKey, ShardStats,
-    Watermark,
+    Activity, CommitEntry, CommitId, Generation, Head, Inputs, Offset, Recipe, SegmentKind, SegmentRef, ShardId, ShardKey,
+    ShardStats, Watermark,
 };
 use weir_state::paths::{self, Folder};
 use weir_state::{SegmentMeta, manifest, segment};
@@ -116,7 +116,13 @@ impl Round {
     }
 
     /// Advances `head` by `batch` and takes the new head into the round. Returns the entry.
-    pub(super) fn advance(&mut self, ctx: &Ctx, loaded: &Loaded, head: &mut Head, batch: Batch) -> Result<CommitEntry, WorkerError> {
+    pub(super) fn advance(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        head: &mut Head,
+        batch: Batch,
+    ) -> Result<CommitEntry, WorkerError> {
         let entry = CommitEntry {
             commit: self.id,
             epoch: head.epoch.next(),

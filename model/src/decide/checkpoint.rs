@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn a_shard_that_read_nothing_since_writes_no_second_checkpoint() {
-        let idle = |cost: &mut ReplayCost| *cost = ReplayCost { replayed_bytes: 9, since_last: Duration::MAX, ..ReplayCost::default() };
+        let idle =
+            |cost: &mut ReplayCost| *cost = ReplayCost { replayed_bytes: 9, since_last: Duration::MAX, ..ReplayCost::default() };
         assert_eq!(decide(idle), CheckpointDecision::Wait);
     }
 }

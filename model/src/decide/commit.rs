@@ -177,7 +177,8 @@ fn check_inputs(head: &Head, advance: &Advance) -> Result<(), CommitRefusal> {
                     return Err(CommitRefusal::Position { input });
                 }
             }
-            let moved = |input: &String, state: &InputState| state.epoch != head.inputs.get(input).copied().unwrap_or_default().epoch;
+            let moved =
+                |input: &String, state: &InputState| state.epoch != head.inputs.get(input).copied().unwrap_or_default().epoch;
             let uncut = |input: &String| !cuts.iter().any(|cut| cut.from.to_string() == *input);
             match advance.inputs.iter().find(|(input, state)| moved(input, state) && uncut(input)) {
                 Some((input, _)) => Err(CommitRefusal::Position { input: input.clone() }),

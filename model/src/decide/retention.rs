@@ -48,7 +48,10 @@ pub fn decide_floors(row: &Retention, readers: &[Reader]) -> Option<Retention> {
 
 /// Last epoch of `shard` that no pin needs.
 fn pinned_below(row: &Retention, shard: &str) -> Epoch {
-    let needs = row.pins.values().filter_map(|pin| if pin.everything { Some(row.floor(shard).next()) } else { pin.needs.get(shard).copied() });
+    let needs = row
+        .pins
+        .values()
+        .filter_map(|pin| if pin.everything { Some(row.floor(shard).next()) } else { pin.needs.get(shard).copied() });
     needs.min().map_or(Epoch(u64::MAX), |first| Epoch(first.0.saturating_sub(1)))
 }
 

@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn the_least_active_input_counts() {
         assert_eq!(mixed(&[(30, Active), (20, Active), (10, Idle), (9, Closed)]), (20, Active));
-        assert_eq!(mixed(&[(30, Active), (i64::MIN, Active)]), (7, Active), "a lane that has said nothing yet counts, and nothing moves back");
+        assert_eq!(
+            mixed(&[(30, Active), (i64::MIN, Active)]),
+            (7, Active),
+            "a lane that has said nothing yet counts, and nothing moves back"
+        );
     }
 
     #[test]

@@ -264,7 +264,8 @@ impl Lane {
                 let left = ROWS - place(head);
                 if state.attempts < ATTEMPTS_MAX && left > 0 {
                     let spills = [false, true];
-                    let kinds = spills.into_iter().filter(|spills| !spills || (head.recent.len() == 1 && state.manifests.is_empty()));
+                    let kinds =
+                        spills.into_iter().filter(|spills| !spills || (head.recent.len() == 1 && state.manifests.is_empty()));
                     for spills in kinds {
                         actions.extend((1..=left.min(2)).map(|rows| Action::Prepare { process, rows, spills }));
                     }
@@ -373,7 +374,9 @@ impl Model for Lane {
                 state.confirmed.iter().all(|id| state.committed.contains(id))
             }),
             Property::<Self>::sometimes("everything is read", |_, state| place(&state.row.head) == ROWS),
-            Property::<Self>::sometimes("a zombie is about to be fenced", |_, state| state.phases.iter().any(|phase| is_zombie(phase, state))),
+            Property::<Self>::sometimes("a zombie is about to be fenced", |_, state| {
+                state.phases.iter().any(|phase| is_zombie(phase, state))
+            }),
             Property::<Self>::sometimes("a write may land after its sender gave up", |_, state| {
                 let sender_is_gone = state.phases.iter().all(|phase| !matches!(phase, Phase::Sending(_) | Phase::Unclear(_)));
                 sender_is_gone && state.travelling.iter().any(|write| write.version == state.row.version)

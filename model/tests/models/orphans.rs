@@ -202,7 +202,8 @@ impl Collection {
             Step::Generations => state.cycle.generations = state.rows.iter().map(|row| row.head.generation).collect(),
             Step::Names(shard) => state.cycle.named.extend(named(&state.rows[shard].head)),
             Step::Pins => {
-                let may_go = |shard: u32| self.flaw == Flaw::PinsIgnored || orphans_may_go(&state.retention, &key(0, shard).to_string());
+                let may_go =
+                    |shard: u32| self.flaw == Flaw::PinsIgnored || orphans_may_go(&state.retention, &key(0, shard).to_string());
                 state.cycle.may_go = vec![may_go(0), may_go(1)];
             }
         }

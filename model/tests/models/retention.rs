@@ -61,9 +61,16 @@ enum Query {
     /// Pinned everything, read nothing yet.
     Pinned,
     /// Read the head first; the pin comes after.
-    Read { after: u64, upto: u64 },
+    Read {
+        after: u64,
+        upto: u64,
+    },
     /// Pinned, and needs these epochs of U0.
-    Viewing { after: u64, upto: u64, narrow: bool },
+    Viewing {
+        after: u64,
+        upto: u64,
+        narrow: bool,
+    },
     TooLate,
     Done,
 }

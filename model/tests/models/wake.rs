@@ -12,7 +12,7 @@ use weir_model::{Epoch, Head, InputCut, Inputs, ShardKey};
 use crate::world::{Row, advance, catch, explore, key, owner};
 
 const EPOCHS: u64 = 2;
-const CLOCK_MAX: i64 = 4;
+const CLOCK_MAX: i64 = 2;
 const CRASHES_MAX: u8 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +36,16 @@ struct Trigger {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Worker {
     Idle,
-    Holding { head: Arc<Head>, version: u64, seen: Option<u64>, trigger: Option<Trigger> },
+    Holding {
+        head: Arc<Head>,
+        version: u64,
+        seen: Option<u64>,
+        trigger: Option<Trigger>,
+    },
     /// Released; will look upstream once more.
-    Released { trigger: Option<Trigger> },
+    Released {
+        trigger: Option<Trigger>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -152,7 +159,11 @@ impl Wake {
     /// The check that the dispatcher keeps armed while a head is unsettled: due when its lease is over.
     fn check_is_due(&self, state: &State) -> bool {
         let lease = state.receiver.head.owner.as_ref().map_or(i64::MIN, |owner| owner.lease_until_micros);
-        self.lossy && self.flaw != Flaw::NoDelayedCheck && state.triggers.is_empty() && position(&state.receiver) < state.upstream && lease <= state.clock
+        self.lossy
+            && self.flaw != Flaw::NoDelayedCheck
+            && state.triggers.is_empty()
+            && position(&state.receiver) < state.upstream
+            && lease <= state.clock
     }
 }
 
@@ -240,9 +251,12 @@ impl Model for Wake {
                 !quiet || position(&state.receiver) == state.upstream || ticking || model.check_is_due(state)
             }),
             Property::<Self>::sometimes("everything is consumed", |_, state| position(&state.receiver) == EPOCHS),
-            Property::<Self>::sometimes("a trigger comes back after a lease", |_, state| state.triggers.iter().any(|trigger| trigger.at > 0)),
+            Property::<Self>::sometimes("a trigger comes back after a lease", |_, state| {
+                state.triggers.iter().any(|trigger| trigger.at > 0)
+            }),
             Property::<Self>::sometimes("a holder was taken over", |_, state| {
-                let behind = |worker: &Worker| matches!(worker, Worker::Holding { version, .. } if *version < state.receiver.version);
+                let behind =
+                    |worker: &Worker| matches!(worker, Worker::Holding { version, .. } if *version < state.receiver.version);
                 state.workers.iter().any(behind)
             }),
         ]

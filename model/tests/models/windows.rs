@@ -55,7 +55,8 @@ const ORDERLY: Script = [
 ];
 
 /// The second lane is idle at first: its row 7 may be late, for nobody waited for it.
-const SLEEPER: Script = [&[epoch(&[5], 5), epoch(&[15], 15), CLOSED], &[idle(i64::MIN), epoch(&[7], 7), idle(7), epoch(&[18], 18), CLOSED]];
+const SLEEPER: Script =
+    [&[epoch(&[5], 5), epoch(&[15], 15), CLOSED], &[idle(i64::MIN), epoch(&[7], 7), idle(7), epoch(&[18], 18), CLOSED]];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
@@ -94,7 +95,11 @@ impl Windows {
     fn said(&self, index: usize, count: usize) -> InputState {
         let said = count.checked_sub(1).and_then(|last| self.script[index].get(last));
         let epoch = Epoch(count as u64);
-        said.map_or_else(InputState::default, |said| InputState { epoch, watermark: Watermark(said.watermark), activity: said.activity })
+        said.map_or_else(InputState::default, |said| InputState {
+            epoch,
+            watermark: Watermark(said.watermark),
+            activity: said.activity,
+        })
     }
 
     fn views(&self, state: &State) -> Vec<InputView> {
@@ -144,7 +149,12 @@ impl Windows {
                 }
             }
             if counts[index] > before {
-                cuts.push(InputCut { from: lane(index), after: Epoch(before as u64), upto: said.epoch, watermark: said.watermark });
+                cuts.push(InputCut {
+                    from: lane(index),
+                    after: Epoch(before as u64),
+                    upto: said.epoch,
+                    watermark: said.watermark,
+                });
                 batch.inputs.insert(lane(index).to_string(), said);
             }
         }
@@ -215,17 +225,22 @@ impl Model for Windows {
             }),
             Property::<Self>::always(TIMELY, |model, state| {
                 // A shard that waits owes nothing: no pane that its inputs have passed is open, in its state or unread.
-                let known = combined(state.merge.watermark, model.views(state).iter().map(|view| (view.watermark, view.activity)));
+                let known =
+                    combined(state.merge.watermark, model.views(state).iter().map(|view| (view.watermark, view.activity)));
                 let unread = (0..2).flat_map(|index| &model.script[index][consumed(state, index)..state.lanes[index]]);
-                let panes = unread.flat_map(|epoch| epoch.rows).map(|row| row.div_euclid(PANE)).chain(state.panes.keys().copied());
-                let owed = |pane: i64| known.watermark.passed((pane + 1) * PANE) && !state.merge.watermark.passed((pane + 1) * PANE);
+                let panes =
+                    unread.flat_map(|epoch| epoch.rows).map(|row| row.div_euclid(PANE)).chain(state.panes.keys().copied());
+                let owed =
+                    |pane: i64| known.watermark.passed((pane + 1) * PANE) && !state.merge.watermark.passed((pane + 1) * PANE);
                 model.run(state) == Run::Now || !panes.into_iter().any(owed)
             }),
             Property::<Self>::sometimes("all is said", |_, state| state.merge.activity == Activity::Closed),
             Property::<Self>::sometimes("a shard waits with rows unread", |model, state| {
                 model.run(state) == Run::Wait && model.views(state).iter().any(|view| view.unread_rows > 0)
             }),
-            Property::<Self>::sometimes("a pane fires while another is open", |_, state| !state.results.is_empty() && !state.panes.is_empty()),
+            Property::<Self>::sometimes("a pane fires while another is open", |_, state| {
+                !state.results.is_empty() && !state.panes.is_empty()
+            }),
         ]
     }
 }

@@ -126,7 +126,11 @@ where
 {
     let checker = model.checker().finish_when(HasDiscoveries::AnyOf([property].into())).spawn_bfs().join();
     match checker.discovery(property) {
-        Some(path) => println!("{flaw:?}: violates \"{property}\" after {} steps: {:?}", path.clone().into_actions().len(), path.into_actions()),
+        Some(path) => println!(
+            "{flaw:?}: violates \"{property}\" after {} steps: {:?}",
+            path.clone().into_actions().len(),
+            path.into_actions()
+        ),
         None => panic!("{flaw:?}: not caught in {} states", checker.unique_state_count()),
     }
 }

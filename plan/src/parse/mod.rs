@@ -260,7 +260,8 @@ impl FlinkParser<'_> {
 
     fn unexpected(&self, expected: &str) -> PlanError {
         let found = self.parser.peek_token();
-        let shown = if found.token == Token::EOF { "the end of the text".to_owned() } else { format!("{:?}", found.token.to_string()) };
+        let shown =
+            if found.token == Token::EOF { "the end of the text".to_owned() } else { format!("{:?}", found.token.to_string()) };
         PlanError::new(format!("expected {expected}, found {shown}")).at(found.span.start.line, found.span.start.column)
     }
 }

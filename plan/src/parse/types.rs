@@ -9,8 +9,28 @@ use super::FlinkParser;
 use crate::{PlanError, nearest};
 
 const NAMES: [&str; 22] = [
-    "BOOLEAN", "TINYINT", "SMALLINT", "INT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "NUMERIC", "DEC", "STRING",
-    "VARCHAR", "CHAR", "BYTES", "BINARY", "VARBINARY", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP_LTZ", "ROW",
+    "BOOLEAN",
+    "TINYINT",
+    "SMALLINT",
+    "INT",
+    "INTEGER",
+    "BIGINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "NUMERIC",
+    "DEC",
+    "STRING",
+    "VARCHAR",
+    "CHAR",
+    "BYTES",
+    "BINARY",
+    "VARBINARY",
+    "DATE",
+    "TIME",
+    "TIMESTAMP",
+    "TIMESTAMP_LTZ",
+    "ROW",
 ];
 
 impl FlinkParser<'_> {
@@ -56,7 +76,8 @@ impl FlinkParser<'_> {
                 DataType::List(Arc::new(Field::new_list_field(item, true)))
             }
             _ => {
-                let error = PlanError::new(format!("unknown type {}", word.value)).at(place.span.start.line, place.span.start.column);
+                let error =
+                    PlanError::new(format!("unknown type {}", word.value)).at(place.span.start.line, place.span.start.column);
                 return Err(match nearest(&name, NAMES) {
                     Some(known) => error.hint(format!("did you mean {known}?")),
                     None => error.hint("supported: BOOLEAN, the integers, FLOAT, DOUBLE, DECIMAL, STRING, BYTES, DATE, TIME, TIMESTAMP, TIMESTAMP_LTZ, ROW, ARRAY"),
@@ -78,7 +99,8 @@ impl FlinkParser<'_> {
             (Ok(precision @ 1..=38), Ok(scale)) if scale >= 0 && u8::try_from(scale).is_ok_and(|s| s <= precision) => {
                 Ok(DataType::Decimal128(precision, scale))
             }
-            _ => Err(PlanError::new(format!("DECIMAL({precision}, {scale}) is out of range")).hint("precision 1 to 38, scale 0 to precision")),
+            _ => Err(PlanError::new(format!("DECIMAL({precision}, {scale}) is out of range"))
+                .hint("precision 1 to 38, scale 0 to precision")),
         }
     }
 
@@ -106,7 +128,9 @@ impl FlinkParser<'_> {
             4..=6 => TimeUnit::Microsecond,
             7..=9 => TimeUnit::Nanosecond,
             other => {
-                return Err(PlanError::new(format!("TIMESTAMP({other}) is out of range")).hint("0 to 9 digits").at(place.line, place.column));
+                return Err(PlanError::new(format!("TIMESTAMP({other}) is out of range"))
+                    .hint("0 to 9 digits")
+                    .at(place.line, place.column));
             }
         })
     }
@@ -128,7 +152,11 @@ impl FlinkParser<'_> {
                 break;
             }
         }
-        if angle { self.close_angle()? } else { self.expect(&Token::RParen)? }
+        if angle {
+            self.close_angle()?
+        } else {
+            self.expect(&Token::RParen)?
+        }
         Ok(DataType::Struct(Fields::from(fields)))
     }
 

@@ -24,7 +24,11 @@ async fn malformed_rows_go_to_the_dead_letters_and_the_rest_is_counted() {
     assert_ok(&output);
     let said = text(&output.stdout);
     assert!(said.contains("1,005 events read") && said.contains("5 dead"), "{said}");
-    let counted: usize = sink_rows(&case.output()).await.iter().map(|(row, _)| row.split('|').nth(2).expect("plays").parse::<usize>().expect("number")).sum();
+    let counted: usize = sink_rows(&case.output())
+        .await
+        .iter()
+        .map(|(row, _)| row.split('|').nth(2).expect("plays").parse::<usize>().expect("number"))
+        .sum();
     assert_eq!(counted, 1_000);
 }
 
@@ -88,7 +92,11 @@ fn an_unknown_format_version_is_refused_by_name() {
 #[test]
 fn a_file_that_changes_under_a_job_stops_it_and_is_named() {
     let case = Case::new(2_000_000, 1);
-    let mut child = case.run(&["--parallelism", "1", "--commit-interval", "5ms", "--quiet"]).stderr(std::process::Stdio::piped()).spawn().expect("weir starts");
+    let mut child = case
+        .run(&["--parallelism", "1", "--commit-interval", "5ms", "--quiet"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("weir starts");
     let store = case.path("store").join("jobs");
     // The job has pinned its input once its folder is there.
     while !store.exists() {

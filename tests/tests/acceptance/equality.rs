@@ -40,7 +40,9 @@ async fn a_finished_job_that_is_run_again_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_does_not_keep_what_nobody_needs() {
     let case = Case::new(400_000, 1);
-    assert_ok(&case.run(&["--parallelism", "1", "--commit-interval", "2ms", "--durability", "process"]).output().expect("weir starts"));
+    assert_ok(
+        &case.run(&["--parallelism", "1", "--commit-interval", "2ms", "--durability", "process"]).output().expect("weir starts"),
+    );
     let data = case.path("store").join("jobs");
     let mut kept = 0;
     let mut folders = vec![data];

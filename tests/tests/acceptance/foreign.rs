@@ -23,7 +23,11 @@ fn duckdb(sql: &str) -> String {
 #[test]
 fn duckdb_reads_the_partials_of_open_windows_and_the_sink() {
     let case = Case::new(3_000_000, 1);
-    let mut child = case.run(&["--parallelism", "1", "--commit-interval", "20ms", "--quiet"]).stderr(Stdio::null()).spawn().expect("weir starts");
+    let mut child = case
+        .run(&["--parallelism", "1", "--commit-interval", "20ms", "--quiet"])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("weir starts");
     // A window is open as soon as something was committed and until the last one has fired.
     let mut open = Vec::new();
     while open.is_empty() {

@@ -23,14 +23,14 @@ async fn ended_within(child: &mut Child, time: Duration) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_killed_over_and_over_gives_the_batch_result() {
-    let case = Case::new(1_500_000, 1);
+    let case = Case::new(3_000_000, 1);
     let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet"];
     let mut kills = 0;
     // Later rounds live longer, so that the job ends however slow the machine is.
     for attempt in 0u64.. {
         assert!(attempt < 400, "the job makes no progress under kills");
         let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-        let life = if kills < KILLS { Duration::from_millis(120 + attempt * 7 % 150) } else { Duration::from_secs(120) };
+        let life = if kills < KILLS { Duration::from_millis(60 + attempt * 7 % 60) } else { Duration::from_secs(120) };
         if ended_within(&mut child, life).await {
             break;
         }

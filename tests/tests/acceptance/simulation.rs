@@ -17,13 +17,13 @@ use weir_connectors::sink::FileTarget;
 use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_coordinator::counting::{Fault, Faults};
 use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, jobs};
+use weir_functions::collector;
 use weir_functions::connect::{Connectors, Pinned, Target};
 use weir_functions::context::{Ctx, Stop, Tuning, WarmCache};
 use weir_functions::job::{self, Loaded};
 use weir_functions::liveness::Liveness;
 use weir_functions::progress::Progress;
 use weir_functions::worker::{self, Invocation, Left};
-use weir_functions::collector;
 use weir_model::decide::OwnerLiveness;
 use weir_model::time::Sleep;
 use weir_model::{Clock, Ids, OwnerId, ShardKey};
@@ -92,8 +92,20 @@ impl Plan {
     /// 0: no fault; 1: it did not happen; 2: it happened, nobody hears; 3: it did not happen, nobody hears.
     fn draw(&self) -> u64 {
         match self {
-            Self::Random { dice, one_in } => if dice.below(*one_in) == 0 { 1 + dice.below(3) } else { 0 },
-            Self::Nth { calls, n, way } => if calls.fetch_add(1, Ordering::Relaxed) + 1 == *n { *way } else { 0 },
+            Self::Random { dice, one_in } => {
+                if dice.below(*one_in) == 0 {
+                    1 + dice.below(3)
+                } else {
+                    0
+                }
+            }
+            Self::Nth { calls, n, way } => {
+                if calls.fetch_add(1, Ordering::Relaxed) + 1 == *n {
+                    *way
+                } else {
+                    0
+                }
+            }
         }
     }
 }
@@ -210,8 +222,12 @@ impl World {
 
     /// A worker process of its own: owner, caches, and faults.
     fn process(&self, plan: &Arc<Plan>) -> Ctx {
-        let objects = Hooked::new(Arc::clone(&self.objects) as _, Arc::new(ObjectFaults { plan: Arc::clone(plan), lost: Mutex::new(false) }));
-        let table = CountingTable::new(Arc::clone(&self.table) as _, Arc::default()).with_faults(Arc::new(TableFaults(Arc::clone(plan))));
+        let objects = Hooked::new(
+            Arc::clone(&self.objects) as _,
+            Arc::new(ObjectFaults { plan: Arc::clone(plan), lost: Mutex::new(false) }),
+        );
+        let table =
+            CountingTable::new(Arc::clone(&self.table) as _, Arc::default()).with_faults(Arc::new(TableFaults(Arc::clone(plan))));
         let tuning = Tuning {
             commit_interval: Duration::from_secs(3600),
             // One source batch an epoch: a paced source deals blocks of 64 rows.
@@ -238,13 +254,15 @@ impl World {
     }
 
     async fn done(&self, loaded: &Loaded) -> bool {
-        let heads = jobs::heads(self.table.as_ref() as &dyn CoordinationStore, &loaded.topology.all_shards()).await.expect("heads");
+        let heads =
+            jobs::heads(self.table.as_ref() as &dyn CoordinationStore, &loaded.topology.all_shards()).await.expect("heads");
         heads.iter().all(worker::said_all)
     }
 
     /// Published rows, and the numbers of events, late and dead rows that the heads count.
     async fn result(&self, loaded: &Loaded) -> (Bag, u64, u64) {
-        let heads = jobs::heads(self.table.as_ref() as &dyn CoordinationStore, &loaded.topology.all_shards()).await.expect("heads");
+        let heads =
+            jobs::heads(self.table.as_ref() as &dyn CoordinationStore, &loaded.topology.all_shards()).await.expect("heads");
         let events = heads.iter().map(|head| head.stats.events).sum();
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
         (read_sink(self.sink.path()), events, late)
@@ -290,7 +308,8 @@ fn oracle(disorder_millis: u64) -> Bag {
 async fn live(world: &World, dice: &Arc<Dice>, faults: &Arc<Plan>, kills: bool) -> Arc<Loaded> {
     let quiet = Arc::new(Plan::Nth { calls: AtomicU64::new(0), n: 0, way: 0 });
     let parallelism = u16::try_from(1 + dice.below(3)).expect("small");
-    let loaded = job::open_or_create(&world.process(&quiet), "sim", &world.sql(), parallelism, 12).await.expect("the job is created");
+    let loaded =
+        job::open_or_create(&world.process(&quiet), "sim", &world.sql(), parallelism, 12).await.expect("the job is created");
     let loaded = Arc::new(loaded);
     let slots = loaded.topology.slots();
     let mut processes: Vec<Ctx> = (0..3).map(|_| world.process(faults)).collect();
@@ -302,7 +321,8 @@ async fn live(world: &World, dice: &Arc<Dice>, faults: &Arc<Plan>, kills: bool) 
         let process = usize::try_from(dice.below(3)).expect("small");
         let slot = usize::try_from(dice.below(slots.len() as u64)).expect("small");
         let rounds = u32::try_from(1 + dice.below(4)).expect("small");
-        let invocation = Invocation { job: loaded.job, shards: slots[slot].clone(), rounds_max: Some(rounds), run_millis_max: None };
+        let invocation =
+            Invocation { job: loaded.job, shards: slots[slot].clone(), rounds_max: Some(rounds), run_millis_max: None };
         let ctx = processes[process].clone();
         if kills && dice.below(4) == 0 {
             // Killed after some awaits; what it has sent may land later, when others are at work.
@@ -387,7 +407,10 @@ fn rows_beyond_the_declared_disorder_are_counted_once_as_late_or_in_a_result() {
             let faults = Arc::new(Plan::Random { dice: Arc::clone(&dice), one_in: 40 });
             let loaded = live(&world, &dice, &faults, true).await;
             let (found, events, late) = world.result(&loaded).await;
-            let counted: u64 = found.iter().map(|(row, n)| row.split(',').nth(1).expect("plays").parse::<u64>().expect("number") * *n as u64).sum();
+            let counted: u64 = found
+                .iter()
+                .map(|(row, n)| row.split(',').nth(1).expect("plays").parse::<u64>().expect("number") * *n as u64)
+                .sum();
             assert_eq!((events, counted + late), (ROWS, ROWS), "seed {seed}: on time {counted}, late {late}");
         });
     }

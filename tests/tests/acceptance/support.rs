@@ -67,7 +67,8 @@ pub(crate) fn bag(batches: &[RecordBatch]) -> Bag {
     let mut bag = Bag::new();
     for batch in batches {
         let options = FormatOptions::default();
-        let columns: Vec<_> = batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("formats")).collect();
+        let columns: Vec<_> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).expect("formats")).collect();
         for row in 0..batch.num_rows() {
             let text: Vec<String> = columns.iter().map(|column| column.value(row).to_string()).collect();
             *bag.entry(text.join("|")).or_default() += 1;
@@ -79,8 +80,16 @@ pub(crate) fn bag(batches: &[RecordBatch]) -> Bag {
 /// Asserts that two bags are equal, and shows the first differences.
 pub(crate) fn assert_same(what: &str, found: &Bag, expected: &Bag) {
     if found != expected {
-        let only = |a: &Bag, b: &Bag| a.iter().filter(|(row, n)| b.get(*row) != Some(n)).take(5).map(|(r, n)| format!("{n} x {r}")).collect::<Vec<_>>();
-        panic!("{what}: {} rows found, {} expected\nfound: {:?}\nexpected: {:?}", found.len(), expected.len(), only(found, expected), only(expected, found));
+        let only = |a: &Bag, b: &Bag| {
+            a.iter().filter(|(row, n)| b.get(*row) != Some(n)).take(5).map(|(r, n)| format!("{n} x {r}")).collect::<Vec<_>>()
+        };
+        panic!(
+            "{what}: {} rows found, {} expected\nfound: {:?}\nexpected: {:?}",
+            found.len(),
+            expected.len(),
+            only(found, expected),
+            only(expected, found)
+        );
     }
 }
 

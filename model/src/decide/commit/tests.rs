@@ -71,8 +71,13 @@ fn a_commit_advances_everything_at_once() {
 fn a_commit_ends_the_count_of_claims_and_a_checkpoint_the_count_of_replayed_bytes() {
     let head = Head { claims_since_commit: 3, replayed_bytes: 9, ..head() };
     let mut advance = advance(&head, 1, 10);
-    let checkpoint =
-        CheckpointRef { epoch: Epoch(1), object: None, positions: BTreeMap::new(), inputs: BTreeMap::new(), watermark: Watermark(10) };
+    let checkpoint = CheckpointRef {
+        epoch: Epoch(1),
+        object: None,
+        positions: BTreeMap::new(),
+        inputs: BTreeMap::new(),
+        watermark: Watermark(10),
+    };
     advance.checkpoint = Some(checkpoint);
     let next = decide_commit(&head, advance).unwrap();
     assert_eq!((next.claims_since_commit, next.replayed_bytes), (0, 0));
@@ -93,7 +98,14 @@ fn a_batch_that_would_break_an_invariant_is_refused() {
 fn a_closed_shard_stays_closed() {
     let head = Head { activity: Activity::Closed, ..head() };
     assert_eq!(refusal(&head, |_| ()), CommitRefusal::Reopened);
-    assert!(matches!(decide_commit(&head, { let mut a = advance(&head, 1, 1); a.entry.activity = Activity::Closed; a }), Ok(_)));
+    assert!(matches!(
+        decide_commit(&head, {
+            let mut a = advance(&head, 1, 1);
+            a.entry.activity = Activity::Closed;
+            a
+        }),
+        Ok(_)
+    ));
 }
 
 #[test]
@@ -123,7 +135,8 @@ fn a_read_that_does_not_continue_the_lanes_place_is_refused() {
     };
     assert_eq!(read(5, 7, Some(at(7))), Ok(Some(at(7))));
     assert_eq!(read(5, 5, None), Ok(Some(at(5))));
-    for (from, upto, place) in [(4, 7, Some(at(7))), (6, 7, Some(at(7))), (5, 7, Some(at(8))), (5, 7, None), (5, 4, Some(at(4)))] {
+    for (from, upto, place) in [(4, 7, Some(at(7))), (6, 7, Some(at(7))), (5, 7, Some(at(8))), (5, 7, None), (5, 4, Some(at(4)))]
+    {
         assert_eq!(read(from, upto, place), Err(CommitRefusal::Source), "{from} {upto} {place:?}");
     }
 }
