@@ -75,6 +75,8 @@ fn session(clock: &BatchClock, catalog: &Arc<RwLock<Catalog>>) -> Result<Session
         .with_relation_planners(vec![Arc::new(Relations { catalog: Arc::clone(catalog) })])
         .with_optimizer_rules(optimizer_rules())
         .build();
+    // An alias of the engine's own `current_date`, which it would fold when planning.
+    let _ = state.deregister_udf("today").map_err(PlanError::from_engine)?;
     for function in clock_functions(clock) {
         state.register_udf(Arc::new(function)).map_err(PlanError::from_engine)?;
     }

@@ -33,7 +33,7 @@ const ROW: &str = "__row";
 pub(crate) fn refuse_shapes(plan: &LogicalPlan) -> Result<(), PlanError> {
     let mut refusal = None;
     let walked = plan.apply_with_subqueries(|node| {
-        refusal = refused_node(node).or_else(|| refused_function(node));
+        refusal = refused_node(node).or_else(|| refused_function(node)).or_else(|| refused_average(node));
         Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     walked.map_err(PlanError::from_engine)?;
@@ -80,6 +80,22 @@ fn refused_function(node: &LogicalPlan) -> Option<PlanError> {
     found.map(|name| {
         PlanError::new(format!("function {name} gives another value each time, so a replay would differ"))
             .hint("take the value from a column of the input")
+    })
+}
+
+/// Seen before the engine coerces the argument to a double, which would hide that the user averages integers.
+fn refused_average(node: &LogicalPlan) -> Option<PlanError> {
+    let LogicalPlan::Aggregate(aggregate) = node else { return None };
+    let averages_integers = aggregate.aggr_expr.iter().any(|expr| match expr.clone().unalias() {
+        Expr::AggregateFunction(call) if matches!(call.func.name(), "avg" | "mean") => {
+            let argument = call.params.args.first().map(|argument| argument.get_type(aggregate.input.schema().as_ref()));
+            matches!(argument, Some(Ok(data_type)) if data_type.is_integer())
+        }
+        _ => false,
+    });
+    averages_integers.then(|| {
+        let hint = "Flink's AVG of integers is an integer; say what you mean: AVG(CAST(x AS DOUBLE)) or CAST(SUM(x) / COUNT(x) AS BIGINT)";
+        PlanError::new("avg of an integer column is ambiguous").hint(hint)
     })
 }
 
@@ -350,11 +366,6 @@ impl AggregateShape {
             return Err(PlanError::new(format!("aggregate {function} is not supported yet"))
                 .hint(format!("supported: {}", aggregates::supported()))
                 .into());
-        }
-        let integers = params.args.first().map(|arg| arg.get_type(schema.as_ref())).transpose()?.is_some_and(|t| t.is_integer());
-        if matches!(function.as_str(), "avg" | "mean") && integers {
-            let hint = "Flink's AVG of integers is an integer; say what you mean: AVG(CAST(x AS DOUBLE)) or CAST(SUM(x) / COUNT(x) AS BIGINT)";
-            return Err(PlanError::new("avg of an integer column is ambiguous").hint(hint).into());
         }
         let mut column = |expr: Expr, what: &str| {
             let at = self.input_columns.len();
