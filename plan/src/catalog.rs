@@ -74,6 +74,11 @@ impl Catalog {
         Ok(())
     }
 
+    /// A view that hides a table or view of the same name.
+    pub(crate) fn shadow(&mut self, name: &str, plan: LogicalPlan) {
+        self.plans.insert(name.to_owned(), plan);
+    }
+
     fn free(&self, name: &str) -> Result<(), PlanError> {
         match self.plans.contains_key(name) {
             true => Err(PlanError::new(format!("table or view {name} is declared twice")).hint("choose another name")),

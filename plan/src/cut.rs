@@ -13,13 +13,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{
-    Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
-};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, ident};
 
 use crate::catalog::{Catalog, Table};
 use crate::job::{AggregateSpec, Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
@@ -33,7 +31,7 @@ const ROW: &str = "__row";
 pub(crate) fn refuse_shapes(plan: &LogicalPlan) -> Result<(), PlanError> {
     let mut refusal = None;
     let walked = plan.apply_with_subqueries(|node| {
-        refusal = refused_node(node).or_else(|| refused_function(node)).or_else(|| refused_average(node));
+        refusal = refused_node(node);
         Ok(if refusal.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     walked.map_err(PlanError::from_engine)?;
@@ -59,44 +57,6 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
         _ => ("this query is not supported yet", "supported: SELECT .. FROM .. WHERE .., and GROUP BY in a tumbling window"),
     };
     Some(PlanError::new(what).hint(hint))
-}
-
-/// Volatile and stable functions without a rule of ours would give another result at replay (R1).
-fn refused_function(node: &LogicalPlan) -> Option<PlanError> {
-    const OURS: [&str; 8] =
-        ["now", "current_timestamp", "proctime", "localtimestamp", "current_date", "current_time", "localtime", "unix_timestamp"];
-    let mut found = None;
-    for expr in node.expressions() {
-        let _ = expr.apply(|expr| {
-            if let Expr::ScalarFunction(call) = expr
-                && call.func.signature().volatility != Volatility::Immutable
-                && !OURS.contains(&call.func.name())
-            {
-                found = Some(call.func.name().to_owned());
-            }
-            Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-        });
-    }
-    found.map(|name| {
-        PlanError::new(format!("function {name} gives another value each time, so a replay would differ"))
-            .hint("take the value from a column of the input")
-    })
-}
-
-/// Seen before the engine coerces the argument to a double, which would hide that the user averages integers.
-fn refused_average(node: &LogicalPlan) -> Option<PlanError> {
-    let LogicalPlan::Aggregate(aggregate) = node else { return None };
-    let averages_integers = aggregate.aggr_expr.iter().any(|expr| match expr.clone().unalias() {
-        Expr::AggregateFunction(call) if matches!(call.func.name(), "avg" | "mean") => {
-            let argument = call.params.args.first().map(|argument| argument.get_type(aggregate.input.schema().as_ref()));
-            matches!(argument, Some(Ok(data_type)) if data_type.is_integer())
-        }
-        _ => false,
-    });
-    averages_integers.then(|| {
-        let hint = "Flink's AVG of integers is an integer; say what you mean: AVG(CAST(x AS DOUBLE)) or CAST(SUM(x) / COUNT(x) AS BIGINT)";
-        PlanError::new("avg of an integer column is ambiguous").hint(hint)
-    })
 }
 
 /// Cuts `plan`, whose columns are the sink's.
@@ -342,12 +302,12 @@ impl AggregateShape {
         }
         let names = result_names(plan, aggregate);
         for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
-            shape.add_aggregate(expr, name, schema)?;
+            shape.add_aggregate(expr, name)?;
         }
         Ok(shape)
     }
 
-    fn add_aggregate(&mut self, expr: &Expr, name: String, schema: &DFSchemaRef) -> Result<(), CutError> {
+    fn add_aggregate(&mut self, expr: &Expr, name: String) -> Result<(), CutError> {
         let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
             return Err(PlanError::new(format!("{expr} is not an aggregate")).into());
         };
@@ -362,9 +322,9 @@ impl AggregateShape {
                 .hint("leave them out")
                 .into());
         }
-        if !aggregates::is_constant_size(&function) {
+        if !aggregates::is_aggregate(&function) {
             return Err(PlanError::new(format!("aggregate {function} is not supported yet"))
-                .hint(format!("supported: {}", aggregates::supported()))
+                .hint(aggregates::supported())
                 .into());
         }
         let mut column = |expr: Expr, what: &str| {

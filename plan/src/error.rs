@@ -2,7 +2,21 @@
 
 use std::fmt;
 
+use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::ast::Ident;
+
+use crate::nearest;
+
+/// What the engine writes before its messages.
+const PREFIXES: [&str; 6] = [
+    "Error during planning: ",
+    "This feature is not implemented: ",
+    "Schema error: ",
+    "SQL error: ",
+    "Execution error: ",
+    "Optimizer rule failed: ",
+];
 
 /// Text that cannot be compiled. Shows like a compiler's message, with the line and a caret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +43,10 @@ impl PlanError {
         self
     }
 
+    pub(crate) fn into_hint(self) -> Option<String> {
+        self.hint
+    }
+
     /// Adds the place, unless it has one.
     pub(crate) fn at(mut self, line: u64, column: u64) -> Self {
         if self.place.is_none() && line > 0 {
@@ -48,6 +66,20 @@ impl PlanError {
         DataFusionError::External(Box::new(self))
     }
 
+    /// Adds the place of a name, unless the error has one.
+    pub(crate) fn at_ident(self, ident: &Ident) -> Self {
+        self.at(ident.span.start.line, ident.span.start.column)
+    }
+
+    /// Adds `did you mean ..?` if a candidate is close to `name`, else `otherwise`.
+    pub(crate) fn did_you_mean<'a>(self, name: &str, candidates: impl IntoIterator<Item = &'a str>, otherwise: &str) -> Self {
+        match nearest(name, candidates) {
+            Some(known) => self.hint(format!("did you mean {known}?")),
+            None if otherwise.is_empty() => self,
+            None => self.hint(otherwise),
+        }
+    }
+
     /// Takes an error of the engine's planner apart: ours, or theirs with its place.
     pub(crate) fn from_engine(error: DataFusionError) -> Self {
         match error {
@@ -56,11 +88,14 @@ impl PlanError {
                 Err(other) => Self::new(other.to_string()),
             },
             DataFusionError::Context(_, inner) => Self::from_engine(*inner),
+            DataFusionError::SchemaError(schema, _) => Self::from_schema(&schema),
             DataFusionError::Diagnostic(diagnostic, inner) => {
-                let mut error = Self::from_engine(*inner);
-                if let Some(note) = diagnostic.helps.first().map(|help| help.message.clone()) {
-                    error.hint.get_or_insert(note);
-                }
+                let error = match &*inner {
+                    DataFusionError::Plan(text) if text.contains("must appear in the GROUP BY") => {
+                        Self::new(diagnostic.message.clone()).hint("add it to GROUP BY, or aggregate it: MAX(..), SUM(..)")
+                    }
+                    _ => Self::from_engine(*inner),
+                };
                 match diagnostic.span {
                     Some(span) => error.at(span.start.line, span.start.column),
                     None => error,
@@ -68,9 +103,26 @@ impl PlanError {
             }
             other => {
                 let text = other.strip_backtrace();
-                let text = text.strip_prefix("Error during planning: ").unwrap_or(&text);
-                let text = text.strip_prefix("Schema error: ").unwrap_or(text);
-                Self::new(text.strip_prefix("SQL error: ").unwrap_or(text))
+                let text = PREFIXES.iter().fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+                Self::new(text)
+            }
+        }
+    }
+
+    fn from_schema(error: &SchemaError) -> Self {
+        match error {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let place = field.spans.first().map_or((0, 0), |span| (span.start.line, span.start.column));
+                let known: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+                Self::new(format!("unknown column {}", field.flat_name()))
+                    .did_you_mean(&field.name, known.iter().copied(), &format!("known here: {}", known.join(", ")))
+                    .at(place.0, place.1)
+            }
+            SchemaError::AmbiguousReference { field } => {
+                Self::new(format!("column {} is ambiguous", field.flat_name())).hint("write table.column")
+            }
+            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+                Self::new(format!("two columns are named {name}")).hint("give one another name with AS")
             }
         }
     }
@@ -85,9 +137,18 @@ impl PlanError {
         };
         let place = number("Line:").zip(number("Column:"));
         let message = text.rsplit_once(" at Line:").map_or(text, |(message, _)| message);
-        let error = Self::new(message);
-        place.map_or(error.clone(), |(line, column)| error.at(line, column))
+        let message = message.replacen("Expected:", "expected", 1).replace("found:", "found");
+        let error = if message.to_lowercase().contains("recursion") { too_deep() } else { Self::new(message) };
+        match place {
+            Some((line, column)) => error.at(line, column),
+            None => error,
+        }
     }
+}
+
+/// A query nested deeper than the stack may bear.
+pub(crate) fn too_deep() -> PlanError {
+    PlanError::new("the query is nested too deeply").hint("split it with CREATE VIEW, or write long lists with IN (..)")
 }
 
 impl fmt::Display for PlanError {

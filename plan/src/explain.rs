@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::compile::type_name;
 use crate::job::{JobPlan, Pipeline, WindowStage};
+use crate::types::type_name;
 
 /// Describes `plan` for people; one block per INSERT.
 #[must_use]

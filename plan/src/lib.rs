@@ -19,10 +19,12 @@ mod compile;
 mod cut;
 mod fragment;
 mod functions;
+mod meaning;
 mod parse;
 mod relations;
 mod rules;
 mod suggest;
+mod types;
 mod window_assign;
 
 pub use clock::BatchClock;

@@ -11,9 +11,9 @@ use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName, Spanned, TableFactor,
 };
 
+use crate::PlanError;
 use crate::catalog::Catalog;
 use crate::window_assign::{ROWTIME_KEY, WindowAssign};
-use crate::{PlanError, nearest};
 
 /// Plans table factors from the script's catalog.
 #[derive(Debug)]
@@ -81,18 +81,16 @@ impl Relations {
         if let Some(plan) = catalog.plan(&name.value) {
             return Ok(plan.clone());
         }
-        let error = at(PlanError::new(format!("unknown table or view {}", name.value)), name);
-        Err(match nearest(&name.value, catalog.names()) {
-            Some(known) => error.hint(format!("did you mean {known}?")),
-            None => error.hint("declare it with CREATE TABLE or CREATE VIEW before it is read"),
-        })
+        Err(PlanError::new(format!("unknown table or view {}", name.value))
+            .did_you_mean(&name.value, catalog.names(), "declare it with CREATE TABLE or CREATE VIEW before it is read")
+            .at_ident(name))
     }
 
     fn window(&self, function: &Function) -> Result<LogicalPlan, PlanError> {
         let name = single(&function.name)?;
         if !name.value.eq_ignore_ascii_case("TUMBLE") {
             let message = format!("window function {} is not supported", name.value.to_uppercase());
-            return Err(at(PlanError::new(message), name).hint(format!("supported: {TUMBLE_FORM}")));
+            return Err(PlanError::new(message).at_ident(name).hint(format!("supported: {TUMBLE_FORM}")));
         }
         let FunctionArguments::List(list) = &function.args else { return Err(wrong_tumble(name)) };
         let args = ordered(&list.args).ok_or_else(|| wrong_tumble(name))?;
@@ -105,7 +103,7 @@ impl Relations {
         let time = descriptor(time).ok_or_else(|| wrong_tumble(name))?;
         let size_micros = interval_micros(size)?;
         if size_micros <= 0 {
-            return Err(at(PlanError::new("the window's size must be above zero"), name));
+            return Err(PlanError::new("the window's size must be above zero").at_ident(name));
         }
         let offset_micros = offset.map_or(Ok(0), interval_micros)?;
         let input = self.named(table)?;
@@ -119,17 +117,15 @@ impl Relations {
 fn time_column(input: &LogicalPlan, time: &Ident, table: &Ident) -> Result<Column, PlanError> {
     let schema = input.schema();
     let Some((qualifier, field)) = schema.iter().find(|(_, field)| *field.name() == time.value) else {
-        let error = at(PlanError::new(format!("unknown column {} in {}", time.value, table.value)), time);
         let names = schema.fields().iter().map(|field| field.name().as_str());
-        return Err(match nearest(&time.value, names) {
-            Some(known) => error.hint(format!("did you mean {known}?")),
-            None => error,
-        });
+        return Err(PlanError::new(format!("unknown column {} in {}", time.value, table.value))
+            .did_you_mean(&time.value, names, "")
+            .at_ident(time));
     };
     let column = Column::new(qualifier.cloned(), field.name());
     let marked = Expr::Column(column.clone()).to_field(schema.as_ref()).map_err(PlanError::from_engine)?.1;
     if !marked.metadata().contains_key(ROWTIME_KEY) {
-        let error = at(PlanError::new(format!("column {} of {} is not an event time", time.value, table.value)), time);
+        let error = PlanError::new(format!("column {} of {} is not an event time", time.value, table.value)).at_ident(time);
         return Err(error.hint(format!("declare WATERMARK FOR {0} AS {0} - INTERVAL '5' SECOND in CREATE TABLE", time.value)));
     }
     Ok(column)
@@ -203,12 +199,8 @@ fn single(name: &ObjectName) -> Result<&Ident, PlanError> {
     }
 }
 
-fn at(error: PlanError, ident: &Ident) -> PlanError {
-    error.at(ident.span.start.line, ident.span.start.column)
-}
-
 fn wrong_tumble(name: &Ident) -> PlanError {
-    at(PlanError::new("TUMBLE takes a table, a DESCRIPTOR and an interval"), name).hint(format!("write {TUMBLE_FORM}"))
+    PlanError::new("TUMBLE takes a table, a DESCRIPTOR and an interval").at_ident(name).hint(format!("write {TUMBLE_FORM}"))
 }
 
 fn refused(relation: &TableFactor, message: &str, hint: &str) -> PlanError {

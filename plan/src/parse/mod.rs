@@ -2,6 +2,7 @@
 //!
 //! The parser drives `sqlparser` the way an engine's own dialect does: its tokens, its queries and expressions, our statements.
 
+mod depth;
 mod table;
 mod types;
 
@@ -11,9 +12,10 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, Query};
 use datafusion::sql::sqlparser::dialect::Dialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
-use datafusion::sql::sqlparser::tokenizer::{Location, Token};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 pub(crate) use table::{ColumnKind, CreateTable};
+pub(crate) use types::unit_of_precision;
 
 use crate::PlanError;
 
@@ -40,9 +42,35 @@ pub(crate) struct Insert {
 /// Parses a whole script.
 pub(crate) fn script(sql: &str) -> Result<Vec<Statement>, PlanError> {
     let dialect = FlinkDialect;
-    let parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).try_with_sql(sql);
-    let mut parser = FlinkParser { parser: parser.map_err(|error| PlanError::from_parser(&error))? };
-    parser.script()
+    let tokens = tokens(&dialect, sql)?;
+    depth::check(&tokens)?;
+    let parser = Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+    FlinkParser { parser }.script()
+}
+
+/// The text's tokens: `>>` as two, since it only ever closes two types, and no double-quoted text, which Flink does not have.
+fn tokens(dialect: &FlinkDialect, sql: &str) -> Result<Vec<TokenWithSpan>, PlanError> {
+    let found = Tokenizer::new(dialect, sql)
+        .tokenize_with_location()
+        .map_err(|error| PlanError::new(error.message).at(error.location.line, error.location.column))?;
+    let mut tokens = Vec::with_capacity(found.len());
+    for token in found {
+        let start = token.span.start;
+        match token.token {
+            Token::ShiftRight => {
+                let middle = Location::new(start.line, start.column + 1);
+                tokens.push(TokenWithSpan::new(Token::Gt, Span::new(start, middle)));
+                tokens.push(TokenWithSpan::new(Token::Gt, Span::new(middle, token.span.end)));
+            }
+            Token::DoubleQuotedString(text) => {
+                return Err(PlanError::new(format!("text in double quotes: \"{text}\""))
+                    .hint(format!("write '{text}' for text, `{text}` for a name"))
+                    .at(start.line, start.column));
+            }
+            _ => tokens.push(token),
+        }
+    }
+    Ok(tokens)
 }
 
 /// sqlparser's tokens with Flink's back-quotes and `TABLE t` as a function argument.
@@ -109,10 +137,22 @@ impl FlinkParser<'_> {
             self.expect_word("SET")?;
             self.statement_set(statements)?;
         } else {
-            let hint = "a job is made of CREATE TABLE, CREATE VIEW, SET, INSERT INTO and STATEMENT SET";
-            return Err(self.unexpected("a statement").hint(hint));
+            return Err(self.unknown_statement());
         }
         self.end_of_statement()
+    }
+
+    fn unknown_statement(&self) -> PlanError {
+        let hint = match &self.parser.peek_token_ref().token {
+            Token::Word(word) if word.value.eq_ignore_ascii_case("EXPLAIN") => {
+                "leave EXPLAIN out and run `weir explain` on the script: it shows every INSERT"
+            }
+            Token::Word(word) if matches!(word.keyword, Keyword::SELECT | Keyword::WITH | Keyword::VALUES) => {
+                "a query needs a sink: INSERT INTO sink SELECT ..; for a look at rows use 'connector' = 'print'"
+            }
+            _ => "a job is made of CREATE TABLE, CREATE VIEW, SET, INSERT INTO and STATEMENT SET",
+        };
+        self.unexpected("a statement").hint(hint)
     }
 
     fn statement_set(&mut self, statements: &mut Vec<Statement>) -> Result<(), PlanError> {

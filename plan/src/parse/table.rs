@@ -15,6 +15,8 @@ pub(crate) struct CreateTable {
     pub(crate) name: Ident,
     pub(crate) columns: Vec<ColumnDef>,
     pub(crate) watermark: Option<(Ident, Expr)>,
+    /// `PRIMARY KEY (..) NOT ENFORCED`: checked to name columns, otherwise nothing follows from it yet.
+    pub(crate) primary_key: Vec<Ident>,
     pub(crate) options: BTreeMap<String, String>,
 }
 
@@ -37,7 +39,8 @@ impl FlinkParser<'_> {
         self.if_not_exists()?;
         let name = self.ident()?;
         self.expect(&Token::LParen)?;
-        let mut table = CreateTable { name, columns: Vec::new(), watermark: None, options: BTreeMap::new() };
+        let mut table =
+            CreateTable { name, columns: Vec::new(), watermark: None, primary_key: Vec::new(), options: BTreeMap::new() };
         loop {
             self.element(&mut table)?;
             if self.parser.consume_token(&Token::RParen) {
@@ -66,16 +69,23 @@ impl FlinkParser<'_> {
             self.expect_word("FOR")?;
             let column = self.ident()?;
             self.expect_word("AS")?;
-            table.watermark = Some((column, self.expr()?));
-        } else if self.word("PRIMARY") {
-            self.expect_word("KEY")?;
+            let expr = self.expr()?;
+            if table.watermark.is_some() {
+                return Err(PlanError::new(format!("table {} has two watermarks", table.name.value)).at_ident(&column));
+            }
+            table.watermark = Some((column, expr));
+        } else if self.peek_word("PRIMARY") || self.word("CONSTRAINT") {
+            if !self.peek_word("PRIMARY") {
+                self.ident()?;
+            }
+            self.primary_key()?;
             self.expect(&Token::LParen)?;
-            self.ident_list()?;
-            self.expect_word("NOT")?;
-            self.expect_word("ENFORCED")?;
+            table.primary_key = self.ident_list()?;
+            self.not_enforced()?;
         } else {
             let name = self.ident()?;
-            let kind = if self.word("AS") { ColumnKind::Computed(Box::new(self.expr()?)) } else { self.physical()? };
+            let computed = self.word("AS");
+            let kind = if computed { ColumnKind::Computed(Box::new(self.expr()?)) } else { self.physical(&name, table)? };
             if self.word("COMMENT") {
                 self.string("a quoted comment")?;
             }
@@ -84,19 +94,39 @@ impl FlinkParser<'_> {
         Ok(())
     }
 
-    fn physical(&mut self) -> Result<ColumnKind, PlanError> {
+    fn physical(&mut self, name: &Ident, table: &mut CreateTable) -> Result<ColumnKind, PlanError> {
         let data_type = self.data_type()?;
         if self.peek_word("METADATA") {
             return Err(self.unexpected("',' or ')'").hint("metadata columns are not supported"));
         }
         let mut nullable = true;
-        if self.word("NOT") {
-            self.expect_word("NULL")?;
-            nullable = false;
-        } else {
-            let _ = self.word("NULL");
+        loop {
+            if self.word("NOT") {
+                self.expect_word("NULL")?;
+                nullable = false;
+            } else if self.peek_word("PRIMARY") {
+                self.primary_key()?;
+                self.not_enforced()?;
+                table.primary_key = vec![name.clone()];
+            } else if !self.word("NULL") {
+                return Ok(ColumnKind::Physical { data_type, nullable });
+            }
         }
-        Ok(ColumnKind::Physical { data_type, nullable })
+    }
+
+    fn primary_key(&mut self) -> Result<(), PlanError> {
+        self.expect_word("PRIMARY")?;
+        self.expect_word("KEY")
+    }
+
+    fn not_enforced(&mut self) -> Result<(), PlanError> {
+        if !self.peek_word("NOT") {
+            return Err(self
+                .unexpected("NOT ENFORCED")
+                .hint("a stream's key cannot be enforced: write PRIMARY KEY (..) NOT ENFORCED"));
+        }
+        self.expect_word("NOT")?;
+        self.expect_word("ENFORCED")
     }
 
     fn expr(&mut self) -> Result<Expr, PlanError> {

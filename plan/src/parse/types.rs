@@ -6,9 +6,9 @@ use datafusion::arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::FlinkParser;
-use crate::{PlanError, nearest};
+use crate::PlanError;
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 24] = [
     "BOOLEAN",
     "TINYINT",
     "SMALLINT",
@@ -31,7 +31,20 @@ const NAMES: [&str; 22] = [
     "TIMESTAMP",
     "TIMESTAMP_LTZ",
     "ROW",
+    "ARRAY",
+    "MAP",
 ];
+
+/// Unit that holds `digits` of a second; `None` past 9.
+pub(crate) fn unit_of_precision(digits: u64) -> Option<TimeUnit> {
+    match digits {
+        0 => Some(TimeUnit::Second),
+        1..=3 => Some(TimeUnit::Millisecond),
+        4..=6 => Some(TimeUnit::Microsecond),
+        7..=9 => Some(TimeUnit::Nanosecond),
+        _ => None,
+    }
+}
 
 impl FlinkParser<'_> {
     pub(super) fn data_type(&mut self) -> Result<DataType, PlanError> {
@@ -71,17 +84,15 @@ impl FlinkParser<'_> {
             "ROW" => self.row()?,
             "ARRAY" => {
                 self.expect(&Token::Lt)?;
-                let item = self.data_type()?;
-                self.close_angle()?;
+                let item = self.item()?;
+                self.expect(&Token::Gt)?;
                 DataType::List(Arc::new(Field::new_list_field(item, true)))
             }
+            "MAP" => self.map()?,
             _ => {
-                let error =
-                    PlanError::new(format!("unknown type {}", word.value)).at(place.span.start.line, place.span.start.column);
-                return Err(match nearest(&name, NAMES) {
-                    Some(known) => error.hint(format!("did you mean {known}?")),
-                    None => error.hint("supported: BOOLEAN, the integers, FLOAT, DOUBLE, DECIMAL, STRING, BYTES, DATE, TIME, TIMESTAMP, TIMESTAMP_LTZ, ROW, ARRAY"),
-                });
+                let error = PlanError::new(format!("unknown type {}", word.value));
+                let supported = format!("supported: {}", NAMES.join(", "));
+                return Err(error.did_you_mean(&name, NAMES, &supported).at(place.span.start.line, place.span.start.column));
             }
         })
     }
@@ -122,16 +133,9 @@ impl FlinkParser<'_> {
     /// Flink's default precision is 6.
     fn unit(&mut self) -> Result<TimeUnit, PlanError> {
         let place = self.parser.peek_token().span.start;
-        Ok(match self.number_in_parentheses()?.unwrap_or(6) {
-            0 => TimeUnit::Second,
-            1..=3 => TimeUnit::Millisecond,
-            4..=6 => TimeUnit::Microsecond,
-            7..=9 => TimeUnit::Nanosecond,
-            other => {
-                return Err(PlanError::new(format!("TIMESTAMP({other}) is out of range"))
-                    .hint("0 to 9 digits")
-                    .at(place.line, place.column));
-            }
+        let digits = self.number_in_parentheses()?.unwrap_or(6);
+        unit_of_precision(digits).ok_or_else(|| {
+            PlanError::new(format!("TIMESTAMP({digits}) is out of range")).hint("0 to 9 digits").at(place.line, place.column)
         })
     }
 
@@ -143,28 +147,39 @@ impl FlinkParser<'_> {
         let mut fields = Vec::new();
         loop {
             let name = self.ident()?;
-            let data_type = self.data_type()?;
-            if self.word("NOT") {
-                self.expect_word("NULL")?;
+            let data_type = self.item()?;
+            if let Token::SingleQuotedString(_) = self.parser.peek_token_ref().token {
+                self.parser.next_token();
             }
             fields.push(Field::new(name.value, data_type, true));
             if !self.parser.consume_token(&Token::Comma) {
                 break;
             }
         }
-        if angle {
-            self.close_angle()?
-        } else {
-            self.expect(&Token::RParen)?
-        }
+        self.expect(if angle { &Token::Gt } else { &Token::RParen })?;
         Ok(DataType::Struct(Fields::from(fields)))
     }
 
-    fn close_angle(&mut self) -> Result<(), PlanError> {
-        if self.parser.peek_token().token == Token::ShiftRight {
-            return Err(self.unexpected("'>'").hint("write '> >' with a space where two types end"));
+    /// Arrow's maps: entries of a key that is never null and a value.
+    fn map(&mut self) -> Result<DataType, PlanError> {
+        self.expect(&Token::Lt)?;
+        let key = self.item()?;
+        self.expect(&Token::Comma)?;
+        let value = self.item()?;
+        self.expect(&Token::Gt)?;
+        let entries = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
+        Ok(DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false))
+    }
+
+    /// A type inside another: every value of it may be NULL, whatever NOT NULL says, since decoders cannot promise it.
+    fn item(&mut self) -> Result<DataType, PlanError> {
+        let data_type = self.data_type()?;
+        if self.word("NOT") {
+            self.expect_word("NULL")?;
+        } else {
+            let _ = self.word("NULL");
         }
-        self.expect(&Token::Gt)
+        Ok(data_type)
     }
 
     fn number_in_parentheses(&mut self) -> Result<Option<u64>, PlanError> {

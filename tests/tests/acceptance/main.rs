@@ -6,4 +6,5 @@ mod equality;
 mod foreign;
 mod killing;
 mod simulation;
+mod sql;
 mod support;

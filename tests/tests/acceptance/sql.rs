@@ -1,0 +1,100 @@
+//! The folder of golden queries: each script's plan and rows, or its refusal, beside it.
+//!
+//! `tests/sql/*.sql` with `.plan` and `.rows`; `error_*.sql` with the message. `WEIR_UPDATE_GOLDENS=1` writes them anew: read the
+//! difference before it is committed, since Flink's meaning is what must stand there.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{assert_ok, text, weir};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sql")
+}
+
+fn scripts(errors: bool) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder()).expect("the folder of golden queries");
+    let mut found: Vec<PathBuf> = (entries.flatten().map(|entry| entry.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+        .filter(|path| !path.ends_with("tables.sql"))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("error_")) == errors)
+        .collect();
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+/// Compares with the file beside a script, or writes it.
+fn assert_golden(path: &Path, found: &str) {
+    if std::env::var_os("WEIR_UPDATE_GOLDENS").is_some() {
+        std::fs::write(path, found).expect("the golden can be written");
+    }
+    let golden = std::fs::read_to_string(path).unwrap_or_else(|_| panic!("{} is missing", path.display()));
+    assert_eq!(found, golden, "{}", path.display());
+}
+
+fn script_of(path: &Path, output: &Path) -> String {
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a script");
+    let input = folder().join("orders.json");
+    (read(&folder().join("tables.sql")) + &read(path))
+        .replace("${input}", &input.display().to_string())
+        .replace("${output}", &output.display().to_string())
+}
+
+/// The rows that a run of `script` leaves in `output`, sorted.
+fn rows_of(script: &str, folder: &Path, parallelism: &str) -> String {
+    let output = folder.join("out");
+    std::fs::write(folder.join("job.sql"), script).expect("the script can be written");
+    let ran = std::process::Command::new(weir())
+        .args(["run", "job.sql", "--store", "file://store", "--parallelism", parallelism, "--durability", "process"])
+        .current_dir(folder)
+        .output()
+        .expect("weir starts");
+    assert_ok(&ran);
+    let mut rows = Vec::new();
+    for entry in std::fs::read_dir(output).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "json") {
+            let text = std::fs::read_to_string(entry.path()).expect("a result");
+            rows.extend(text.lines().map(str::to_owned));
+        }
+    }
+    rows.sort();
+    rows.iter().map(|row| format!("{row}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_golden_query_has_its_plan_and_its_rows() {
+    for path in scripts(false) {
+        let plan = weir_plan::compile(&script_of(&path, Path::new("out"))).await;
+        let plan = plan.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_golden(&path.with_extension("plan"), &weir_plan::explain(&plan));
+        for parallelism in ["1", "3"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let script = script_of(&path, &folder.path().join("out"));
+            assert_golden(&path.with_extension("rows"), &rows_of(&script, folder.path(), parallelism));
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_refused_query_says_where_and_what_to_write() {
+    for path in scripts(true) {
+        let script = script_of(&path, Path::new("out"));
+        let refused = weir_plan::compile(&script).await;
+        let message = refused.err().unwrap_or_else(|| panic!("{} must be refused", path.display())).to_string();
+        assert!(message.contains("line "), "{}: no place in {message}", path.display());
+        let shown: Vec<String> = message.lines().map(|line| line.chars().take(200).collect()).collect();
+        assert_golden(&path.with_extension("txt"), &(shown.join("\n") + "\n"));
+    }
+}
+
+#[test]
+fn explain_prints_the_message_of_a_refused_script() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("job.sql");
+    let path = scripts(true).remove(0);
+    std::fs::write(&script, script_of(&path, Path::new("out"))).expect("the script can be written");
+    let said = std::process::Command::new(weir()).arg("explain").arg(&script).output().expect("weir starts");
+    assert!(!said.status.success());
+    let golden = std::fs::read_to_string(path.with_extension("txt")).expect("a golden");
+    assert!(text(&said.stderr).contains(golden.lines().next().unwrap_or_default()), "{}", text(&said.stderr));
+}

@@ -1,0 +1,3 @@
+CREATE TABLE out (id INT) WITH ('connector' = 'blackhole');
+INSERT INTO out
+SELECT idd FROM orders;

@@ -1,0 +1,3 @@
+CREATE TABLE out (id STRING) WITH ('connector' = 'blackhole');
+INSERT INTO out
+SELECT UPPPER(name) FROM orders;
