@@ -95,7 +95,7 @@ impl<'a> TableOptions<'a> {
         self.with_unit(key, "a size: write it as 64 KB, 128 MB or 1 GB", scale)
     }
 
-    /// A duration, as `500 ms`, `1 s` or `5 min`.
+    /// A duration, as `500 ms`, `1 s`, `5 min`, `2 h` or `1 d`.
     ///
     /// # Errors
     /// [`OptionsError`] naming the key and its value.
@@ -105,6 +105,7 @@ impl<'a> TableOptions<'a> {
             "s" | "sec" | "secs" | "second" | "seconds" => Some(1_000),
             "min" | "m" | "minute" | "minutes" => Some(60_000),
             "h" | "hour" | "hours" => Some(3_600_000),
+            "d" | "day" | "days" => Some(86_400_000),
             _ => None,
         };
         Ok(self.with_unit(key, "a duration: write it as 500 ms, 1 s or 5 min", scale)?.map(Duration::from_millis))
@@ -145,7 +146,7 @@ impl<'a> TableOptions<'a> {
 }
 
 /// The known word that a slip of the finger made into `word`: at most a third of its letters are wrong, missing, extra or swapped.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let word = word.to_lowercase();
     let best = known.iter().map(|known| (slips(&word, &known.to_lowercase()), *known)).min()?;
     (best.0 <= 1 + word.chars().count() / 3).then_some(best.1)

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use weir_connectors::files::{self, FileListing, FileSource};
-use weir_connectors::generate::{BidSource, PlaySource};
+use weir_connectors::generate::{DatagenSource, NexmarkSource, PlaySource};
 use weir_connectors::sink::FileTarget;
 use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_model::{Clock, ShardKey};
@@ -21,7 +21,7 @@ pub enum Pinned {
     Nothing,
     /// Files at their versions.
     Files(FileListing),
-    /// When a paced generator's first row was due, microseconds on the wall clock.
+    /// When a generator's first row was due, microseconds on the wall clock.
     Start(i64),
 }
 
@@ -72,7 +72,7 @@ impl LocalConnectors {
     }
 }
 
-const SOURCES: [&str; 3] = ["filesystem", "nexmark", "plays"];
+const SOURCES: [&str; 4] = ["filesystem", "datagen", "nexmark", "plays"];
 const SINKS: [&str; 3] = ["filesystem", "print", "blackhole"];
 
 fn unknown(options: TableOptions<'_>, known: &[&str]) -> OptionsError {
@@ -88,6 +88,7 @@ impl Connectors for LocalConnectors {
         let options = TableOptions { table: &table.name, options: &table.options };
         let pinned = match options.get("connector") {
             Some("filesystem") => Pinned::Files(files::discover(self.files.as_ref(), options).await?),
+            Some("datagen") => Pinned::Start(self.clock.now_micros()),
             Some("nexmark" | "plays") if options.get("rows-per-second").is_some() => Pinned::Start(self.clock.now_micros()),
             Some("nexmark" | "plays") => Pinned::Nothing,
             _ => return Err(unknown(options, &SOURCES)),
@@ -107,7 +108,8 @@ impl Connectors for LocalConnectors {
             (Some("filesystem"), Pinned::Files(listing)) => {
                 Arc::new(FileSource::new(Arc::clone(&self.files), Arc::new(listing.clone()), schema, options)?)
             }
-            (Some("nexmark"), _) => Arc::new(BidSource::new(options, schema, Arc::clone(&self.clock))?),
+            (Some("datagen"), _) => Arc::new(DatagenSource::new(options, schema, Arc::clone(&self.clock))?),
+            (Some("nexmark"), _) => Arc::new(NexmarkSource::new(options, schema, Arc::clone(&self.clock))?),
             (Some("plays"), _) => Arc::new(PlaySource::new(options, schema, Arc::clone(&self.clock))?),
             _ => return Err(unknown(options, &SOURCES)),
         })

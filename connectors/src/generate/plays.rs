@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use weir_model::Clock;
 
 use super::random::below;
-use super::reader::{Generated, Generator};
+use super::reader::{Generated, Generator, described};
 use crate::options::{OptionsError, TableOptions};
 use crate::source::SourceError;
 
@@ -95,11 +95,14 @@ impl PlaySource {
                 options.error(format!("column {} is not one of a play's: song_id, user_id, play_score, etime", unknown.name()))
             );
         }
-        let generator = Plays::new(options.number("seed")?.unwrap_or(0), options.number("disorder-ms")?.unwrap_or(4_000));
+        let seed = options.number("seed")?.unwrap_or(0);
+        let generator = Plays::new(seed, options.number("disorder-ms")?.unwrap_or(4_000));
+        let total = options.number("number-of-rows")?;
         let now = clock.now_micros();
         let start_micros = options.number("start-time")?.and_then(|start| i64::try_from(start).ok()).unwrap_or(now);
         let rate = options.number("rows-per-second")?.filter(|rate| *rate > 0);
-        Ok(Self { generator: Arc::new(generator), schema, total: options.number("number-of-rows")?, rate, clock, start_micros })
+        let what = described("plays", total, "rows", seed);
+        Ok(Self { what, generator: Arc::new(generator), schema, total, rate, clock, start_micros })
     }
 }
 

@@ -26,6 +26,8 @@ pub trait Generator: Send + Sync + std::fmt::Debug + 'static {
 /// A generator with its bounds.
 #[derive(Debug)]
 pub struct Generated<G> {
+    /// What is made, for people: [`described`].
+    pub(crate) what: String,
     pub(crate) generator: Arc<G>,
     pub(crate) schema: SchemaRef,
     /// Numbers in all; `None` never ends.
@@ -37,8 +39,35 @@ pub struct Generated<G> {
     pub(crate) start_micros: i64,
 }
 
+/// A source for people: `nexmark bids, 1,000,000 events, seed 0`.
+pub(crate) fn described(what: &str, count: Option<u64>, unit: &str, seed: u64) -> String {
+    let extent = count.map_or_else(|| "without end".to_owned(), |count| format!("{} {unit}", grouped(count)));
+    format!("{what}, {extent}, seed {seed}")
+}
+
+/// Digits in groups of three.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[async_trait]
 impl<G: Generator> Source for Generated<G> {
+    fn bounded(&self) -> bool {
+        self.total.is_some()
+    }
+
+    fn describe(&self) -> String {
+        self.rate.map_or_else(|| self.what.clone(), |rate| format!("{}, {} rows per second", self.what, grouped(rate)))
+    }
+
     async fn open(
         &self,
         lane: u32,
