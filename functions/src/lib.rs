@@ -21,5 +21,6 @@ pub mod context;
 pub mod open;
 pub mod progress;
 pub mod seams;
+pub mod trace;
 
 pub mod cli;

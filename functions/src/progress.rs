@@ -2,12 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::trace::Trace;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// Counters of this process since it started.
         #[derive(Debug, Default)]
         pub struct Progress {
             $($(#[$doc])* pub $name: Counter,)*
+            /// Instants of steps, while latency is measured.
+            pub trace: Trace,
         }
     };
 }

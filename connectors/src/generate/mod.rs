@@ -12,4 +12,4 @@ mod testing;
 pub use datagen::{Datagen, DatagenSource};
 pub use nexmark::{Bids, Nexmark, NexmarkSource};
 pub use plays::{PlaySource, Plays};
-pub use reader::Generator;
+pub use reader::{Generator, PACED_BLOCK_ROWS};

@@ -11,6 +11,9 @@ use crate::source::{Pull, Source, SourceBatch, SourceError, SourceReader};
 
 /// Row numbers in a block: block `b` is split `b`.
 pub(crate) const BLOCK_ROWS: u64 = 65_536;
+/// Row numbers in a block of a paced source: small, so that no lane waits for others' turns. Block `b` is split `b`, and lane
+/// `b mod lanes` reads it.
+pub const PACED_BLOCK_ROWS: u64 = 64;
 /// Rows of a batch.
 const BATCH_ROWS: u64 = 16_384;
 
@@ -135,6 +138,3 @@ impl<G: Generator> SourceReader for GeneratedReader<G> {
         Ok(Pull::Rows(SourceBatch { bytes: batch.get_array_memory_size() as u64, batch, upto: self.at, bad: Vec::new() }))
     }
 }
-
-/// A paced source deals small blocks, so that no lane waits for others' turns.
-const PACED_BLOCK_ROWS: u64 = 64;

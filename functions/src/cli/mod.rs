@@ -48,7 +48,7 @@ enum Command {
     },
     /// Makes input files: plays of songs (the example's), or Nexmark bids
     Generate(generate::GenerateArgs),
-    /// Measures throughput and requests against the same SQL as one plain DataFusion batch
+    /// Measures throughput and requests against the same SQL as one plain DataFusion batch; or latency, or recovery
     Bench(bench::BenchArgs),
     /// Serves one invocation given as JSON on standard input (used by --invoke process)
     #[command(hide = true)]

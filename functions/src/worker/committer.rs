@@ -13,6 +13,7 @@ use weir_state::manifest;
 use super::WorkerError;
 use super::round::Round;
 use crate::context::Ctx;
+use crate::trace::{Reached, Step};
 
 /// Times an upload is tried.
 const UPLOAD_ATTEMPTS: u32 = 6;
@@ -40,6 +41,7 @@ impl Committer {
 
     /// Takes a round; waits while too many are under way. `false` once a shard is fenced: nothing more will be committed.
     pub(super) async fn submit(&mut self, mut round: Round) -> Result<bool, WorkerError> {
+        self.ctx.progress.trace.note(self.ctx.clock.as_ref(), || Step::round(Reached::Encoded, &round.heads));
         let uploads = std::mem::take(&mut round.uploads);
         let ctx = self.ctx.clone();
         self.waiting.push_back((round, tokio::spawn(upload(ctx, uploads))));
@@ -121,6 +123,9 @@ async fn commit(
     uploading: JoinHandle<Result<(), WorkerError>>,
 ) -> Result<Option<Claims>, WorkerError> {
     uploading.await.map_err(|error| WorkerError::Task(error.to_string()))??;
+    let trace = &ctx.progress.trace;
+    trace.note(ctx.clock.as_ref(), || Step::round(Reached::Stored, &round.heads));
+    let named: Vec<_> = round.heads.iter().map(|head| (head.shard, head.epoch)).collect();
     let began = ctx.clock.monotonic_micros();
     let mut advances = Vec::with_capacity(round.heads.len());
     for head in round.heads {
@@ -133,6 +138,7 @@ async fn commit(
     match outcome {
         CommitOutcome::Committed(committed) => {
             ctx.progress.commits.add(1);
+            trace.note(ctx.clock.as_ref(), || Step::Round { reached: Reached::Committed, heads: named });
             claims.extend(committed.into_iter().map(|claim| (claim.shard(), claim)));
             Ok(Some(claims))
         }

@@ -20,6 +20,7 @@ use crate::context::Ctx;
 use crate::dead_letter;
 use crate::job::Loaded;
 use crate::topology::keeps_results;
+use crate::trace::Step;
 
 /// A claimed lane.
 pub(super) struct LaneShard {
@@ -79,6 +80,8 @@ impl LaneShard {
         if read.is_nothing() {
             return Ok(None);
         }
+        let (shard, epoch, upto) = (self.head.shard, self.head.epoch.next(), read.upto);
+        ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Cut { shard, epoch, upto });
         let started = ctx.clock.monotonic_micros();
         let epoch = self.operator.finish()?;
         let (published, handed) = self.publish(ctx, loaded, round, &epoch, &read)?;
@@ -93,7 +96,7 @@ impl LaneShard {
         let skew = i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX);
         let interval = i64::try_from(tuning.commit_interval.as_micros()).unwrap_or(i64::MAX);
         let deadline = ctx.clock.monotonic_micros().saturating_add(interval);
-        let from = self.head.source.unwrap_or_default();
+        let (shard, from) = (self.head.shard, self.head.source.unwrap_or_default());
         let mut read = Read { from, upto: from, ..Read::default() };
         loop {
             let began = ctx.clock.monotonic_micros();
@@ -106,6 +109,7 @@ impl LaneShard {
                     read.rows += batch.batch.num_rows() as u64;
                     read.bytes += batch.bytes;
                     read.upto = batch.upto;
+                    ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Read { shard, upto: batch.upto });
                     read.bad.extend(batch.bad);
                     self.operator.push(batch.batch, now_micros.saturating_add(skew)).await?;
                     ctx.progress.execute_micros.add_between(decoded, ctx.clock.monotonic_micros());

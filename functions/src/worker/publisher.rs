@@ -19,6 +19,7 @@ use super::round::{Batch, Published, Round};
 use crate::connect::Target;
 use crate::context::Ctx;
 use crate::job::Loaded;
+use crate::trace::Step as Traced;
 
 /// Epochs without rows after which a publisher says that it has seen them, so that they can be deleted.
 const QUIET_EPOCHS: usize = 16;
@@ -87,6 +88,8 @@ impl PublisherShard {
         if let Some(pending) = state.pending.take() {
             match self.carry_out(ctx, &pending).await? {
                 Some(StepOutcome::Done { bytes_after }) => {
+                    let visible = || Traced::Visible { rows: self.rows.clone().unwrap_or_default() };
+                    ctx.progress.trace.note(ctx.clock.as_ref(), visible);
                     ctx.progress.published.add(pending.rows);
                     state = PublishState {
                         file_number: pending.number,

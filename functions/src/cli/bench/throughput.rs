@@ -1,4 +1,4 @@
-//! `weir bench`: throughput per CPU-second and requests per million events, beside the same SQL as one plain DataFusion batch.
+//! Throughput per CPU-second and requests per million events, beside the same SQL as one plain DataFusion batch.
 //!
 //! Each row runs in this process, one after the other: Weir first (exactly once, fsync, one commit a second unless said), then the
 //! batch engine over the same files. CPU time is the operating system's account of the process.
@@ -8,36 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Args;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use weir_connectors::encode;
 use weir_connectors::generate::{Bids, Generator, Plays};
 
-use super::Running;
-use super::generate::{FileFormat, bid_schema};
-use super::live::count;
+use super::BenchArgs;
+use crate::cli::generate::{FileFormat, bid_schema};
+use crate::cli::live::count;
 use crate::config::Config;
 use crate::host;
 use crate::job;
 use crate::open::{self, Opened};
-
-#[derive(Debug, Args)]
-pub(super) struct BenchArgs {
-    /// Rows of input.
-    #[arg(long, default_value_t = 4_000_000)]
-    rows: u64,
-    /// Folder for input and state; made if missing, input is re-used.
-    #[arg(long, default_value = "target/weir-bench")]
-    folder: PathBuf,
-    /// Only rows whose name contains this.
-    #[arg(long)]
-    only: Option<String>,
-    /// Objects and table in memory instead of the folder.
-    #[arg(long)]
-    in_memory: bool,
-    #[command(flatten)]
-    running: Running,
-}
 
 /// One query, for Weir and for a batch engine over the table `events`.
 struct Query {
@@ -123,9 +104,7 @@ struct Taken {
 }
 
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
-pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&args.folder).with_context(|| format!("folder {}", args.folder.display()))?;
-    let folder = std::fs::canonicalize(&args.folder)?;
+pub(super) async fn throughput(args: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
     println!(
         "{} rows; million events per CPU-second; requests per million events; peak memory of the process so far",
         count(args.rows)
@@ -140,7 +119,7 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
             if args.only.as_ref().is_some_and(|only| !name.contains(only.as_str())) {
                 continue;
             }
-            println!("{}", row(args, &folder, query, input).await?);
+            println!("{}", row(args, folder, query, input).await?);
         }
     }
     Ok(())

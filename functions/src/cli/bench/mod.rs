@@ -1,0 +1,94 @@
+//! `weir bench`: throughput beside a plain batch; `--latency`: from a row's arrival to its visible result; `--recovery`: from a
+//! killed process to another one's first commit.
+//!
+//! Allocations are not counted: a counting allocator is an `unsafe impl GlobalAlloc`, which the workspace forbids, and mimalloc's own
+//! statistics are C functions.
+
+mod throughput;
+
+mod arrivals;
+mod latency;
+
+mod recovery;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+
+use super::Running;
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// Rows of input.
+    #[arg(long, default_value_t = 4_000_000)]
+    rows: u64,
+    /// Folder for input and state; made if missing, input is re-used.
+    #[arg(long, default_value = "target/weir-bench")]
+    folder: PathBuf,
+    /// Only rows whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Objects and table in memory instead of the folder.
+    #[arg(long)]
+    in_memory: bool,
+    /// Measure latency instead: from a row's arrival to its visible result, at --rate for --seconds.
+    #[arg(long, conflicts_with_all = ["in_memory", "recovery"])]
+    latency: bool,
+    /// Measure recovery instead: from the kill of a process to another one's first commit, --times times.
+    #[arg(long, conflicts_with = "in_memory")]
+    recovery: bool,
+    /// Latency and recovery: rows a second.
+    #[arg(long, default_value_t = 10_000, value_parser = RangedU64ValueParser::<u64>::new().range(10..=1_000_000))]
+    rate: u64,
+    /// Latency: seconds of input; the first one is not counted.
+    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<u64>::new().range(2..=3_600))]
+    seconds: u64,
+    /// Recovery: number of kills.
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000))]
+    times: u64,
+    #[command(flatten)]
+    running: Running,
+}
+
+pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.folder).with_context(|| format!("folder {}", args.folder.display()))?;
+    let folder = std::fs::canonicalize(&args.folder)?;
+    if args.latency {
+        latency::latency(args, &folder).await
+    } else if args.recovery {
+        recovery::recovery(args, &folder).await
+    } else {
+        throughput::throughput(args, &folder).await
+    }
+}
+
+/// The least value that `percent` of `sorted` do not exceed; 0 of nothing.
+fn percentile(sorted: &[i64], percent: usize) -> i64 {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(0)
+}
+
+/// Microseconds as milliseconds.
+fn millis(micros: i64) -> f64 {
+    micros as f64 / 1e3
+}
+
+/// Milliseconds as the text of an `INTERVAL '..' SECOND`.
+fn interval_seconds(millis: u64) -> String {
+    format!("{}.{:03}", millis / 1_000, millis % 1_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_value_that_was_measured() {
+        let sorted: Vec<i64> = (1..=200).collect();
+        assert_eq!([50, 99, 100].map(|percent| percentile(&sorted, percent)), [100, 198, 200]);
+        assert_eq!([percentile(&[7], 50), percentile(&[], 99)], [7, 0]);
+        assert_eq!(interval_seconds(10_050), "10.050");
+    }
+}
