@@ -22,6 +22,14 @@ pub enum EngineError {
         /// Names and types of the rows.
         found: String,
     },
+    /// The disk refused what memory could not hold.
+    #[error("state of open windows, past the memory given, in {place}: {source}; free space there, or give more with --memory")]
+    Spill {
+        /// Folder or file.
+        place: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A type that key groups are not defined for.
     #[error(transparent)]
     State(#[from] weir_state::StateError),

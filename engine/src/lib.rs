@@ -18,7 +18,10 @@ pub mod panes;
 pub mod rowtime;
 
 mod error;
+mod open_panes;
+mod spill;
 
 pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
-pub use merge::{MergeOperator, MergeOutput};
+pub use merge::{CheckpointPass, MergeOperator};
+pub use open_panes::StateBudget;

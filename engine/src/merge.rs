@@ -6,7 +6,6 @@
 //! rows behind their lane's watermark --late?--> late stream, else partials of one row each
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
@@ -17,18 +16,12 @@ use weir_plan::Pipeline;
 
 use crate::EngineError;
 use crate::fragment::FragmentRunner;
-use crate::pane_table::{PaneShape, PaneTable};
+pub use crate::open_panes::CheckpointPass;
+use crate::open_panes::{OpenPanes, StateBudget};
+use crate::pane_table::PaneShape;
 use crate::panes::split_by_pane;
 use crate::rowtime::RowtimeReader;
-
-/// What one batch of a merge shard made.
-#[derive(Debug, Default)]
-pub struct MergeOutput {
-    /// Result rows in the sink's columns, ascending by pane, then by key group.
-    pub rows: Vec<RecordBatch>,
-    /// Rows that came after their window had fired; the source's columns as the job reads them.
-    pub late: Vec<RecordBatch>,
-}
+use crate::spill::Rows;
 
 /// Runs a merge shard's batches and holds its open panes.
 #[derive(Debug)]
@@ -37,8 +30,7 @@ pub struct MergeOperator {
     output: FragmentRunner,
     rowtime: RowtimeReader,
     shape: Arc<PaneShape>,
-    panes: BTreeMap<i64, PaneTable>,
-    scratch: Vec<usize>,
+    panes: OpenPanes,
 }
 
 impl MergeOperator {
@@ -46,13 +38,13 @@ impl MergeOperator {
     ///
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
-    pub async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
+    pub async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
         let (Some(window), Some(rowtime)) = (&pipeline.window, &pipeline.source.rowtime) else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&window.output).await?;
         let rowtime = RowtimeReader::new(rowtime, input.input_columns())?;
         let shape = Arc::new(PaneShape::new(window, input.output_schema(), key_groups)?);
-        Ok(Some(Self { input, output, rowtime, shape, panes: BTreeMap::new(), scratch: Vec::new() }))
+        Ok(Some(Self { input, output, rowtime, shape, panes: OpenPanes::new(budget) }))
     }
 
     /// Takes the open panes of an operator of the same stage.
@@ -66,13 +58,13 @@ impl MergeOperator {
         &self.shape.partial_schema
     }
 
-    /// Columns of [`MergeOutput::rows`].
+    /// Columns of what [`Self::fire`] gives.
     #[must_use]
     pub fn output_schema(&self) -> &SchemaRef {
         self.output.output_schema()
     }
 
-    /// Columns of [`MergeOutput::late`].
+    /// Columns of late rows, as the job reads them.
     #[must_use]
     pub fn late_schema(&self) -> &SchemaRef {
         self.input.input_schema()
@@ -84,22 +76,28 @@ impl MergeOperator {
         self.panes.len()
     }
 
-    /// Distinct (pane, key) pairs held.
+    /// Distinct (pane, key) pairs in memory.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.panes.values().map(PaneTable::groups).sum()
+        self.panes.groups()
     }
 
-    /// Bytes held in open panes.
+    /// Bytes of open panes in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.panes.values().map(PaneTable::bytes).sum()
+        self.panes.bytes()
+    }
+
+    /// Number of open panes that lie on disk.
+    #[must_use]
+    pub fn spilled_panes(&self) -> usize {
+        self.panes.spilled()
     }
 
     /// Least watermark at which a pane fires; `None` while no pane is open.
     #[must_use]
     pub fn act_at(&self) -> Option<Watermark> {
-        self.panes.keys().next().map(|&pane| Watermark(self.shape.grid.end(pane)))
+        self.panes.first().map(|pane| Watermark(self.shape.grid.end(pane)))
     }
 
     /// Whether a pane ends between two watermarks, so that unread rows may belong to a pane that fires.
@@ -117,8 +115,7 @@ impl MergeOperator {
             return Err(EngineError::schema("partial rows", &self.shape.partial_schema, &partials.schema()));
         }
         for (pane, rows) in split_by_pane(partials, 1)? {
-            let table = open(&mut self.panes, &self.shape, pane)?;
-            table.merge(&self.shape, &rows, &mut self.scratch)?;
+            self.panes.fold(&self.shape, pane, Rows::Partial, &rows)?;
         }
         Ok(())
     }
@@ -139,7 +136,7 @@ impl MergeOperator {
         let on_time = filter_record_batch(&rows, &not(&late)?)?;
         for output in self.input.run(vec![on_time]).await? {
             for (pane, rows) in split_by_pane(&output, 0)? {
-                open(&mut self.panes, &self.shape, pane)?.update(&self.shape, &rows, &mut self.scratch)?;
+                self.panes.fold(&self.shape, pane, Rows::Raw, &rows)?;
             }
         }
         Ok((late_rows.num_rows() > 0).then_some(late_rows))
@@ -151,13 +148,12 @@ impl MergeOperator {
     /// [`EngineError::Query`] if an aggregate or an output expression fails.
     pub async fn fire(&mut self, after: Watermark) -> Result<Vec<RecordBatch>, EngineError> {
         let mut fired = Vec::new();
-        while let Some(entry) = self.panes.first_entry() {
-            let pane = *entry.key();
+        while let Some(pane) = self.panes.first() {
             // The last pane of all time never ends; a closed stream fires it all the same (W2).
             if !after.passed(self.shape.grid.end(pane)) {
                 break;
             }
-            fired.push(entry.remove().into_results(&self.shape, pane)?);
+            fired.extend(self.panes.fire(&self.shape, pane)?);
         }
         if fired.is_empty() {
             return Ok(Vec::new());
@@ -165,27 +161,17 @@ impl MergeOperator {
         self.output.run(fired).await
     }
 
-    /// Gives the state as partial rows, one batch per pane, ascending by pane.
+    /// The state's next partial rows, ascending by pane and key group; `None` after the last. One [`CheckpointPass`] is one checkpoint.
     ///
-    /// The operator goes on from exactly those rows, as a restored one would: both have the same bits from here on (RP-1).
+    /// The operator goes on from exactly those rows, as a restored one would: both have the same bits from here on (RP-1). No row may
+    /// be folded before the pass has ended.
     ///
     /// # Errors
-    /// [`EngineError::Query`] if an accumulator fails to give its state.
-    pub fn checkpoint(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut rows = Vec::with_capacity(self.panes.len());
-        for (pane, table) in std::mem::take(&mut self.panes) {
-            rows.push(table.into_partial(&self.shape, pane)?);
-        }
-        for batch in &rows {
-            self.merge(batch)?;
-        }
-        Ok(rows)
+    /// [`EngineError::Query`] if an accumulator fails to give its state; [`EngineError::Spill`] if the disk refuses.
+    pub fn checkpoint(&mut self, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
+        self.panes.store_next(&self.shape, pass)
     }
 }
 
-fn open<'a>(panes: &'a mut BTreeMap<i64, PaneTable>, shape: &PaneShape, pane: i64) -> Result<&'a mut PaneTable, EngineError> {
-    Ok(match panes.entry(pane) {
-        std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::btree_map::Entry::Vacant(entry) => entry.insert(PaneTable::new(shape)?),
-    })
-}
+#[cfg(test)]
+mod tests;

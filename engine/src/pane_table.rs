@@ -78,6 +78,12 @@ impl PaneShape {
         self.keys.fields().len()
     }
 
+    /// Key groups of the job.
+    #[must_use]
+    pub fn key_group_count(&self) -> u16 {
+        self.key_groups
+    }
+
     /// Key groups of rows whose keys are `columns`.
     ///
     /// # Errors

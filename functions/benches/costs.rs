@@ -20,7 +20,7 @@ use futures::future::try_join_all;
 use object_store::ObjectStore;
 use weir_coordinator::{Condition, CoordinationStore, ItemKey, SqliteTable, TransactOutcome, Write};
 use weir_engine::fragment::FragmentRunner;
-use weir_engine::{LaneOperator, MergeOperator};
+use weir_engine::{LaneOperator, MergeOperator, StateBudget};
 use weir_model::Watermark;
 use weir_model::key_group::KEY_GROUPS_DEFAULT;
 use weir_plan::Pipeline;
@@ -111,7 +111,8 @@ async fn planning() -> anyhow::Result<()> {
 
 async fn operators(pipeline: &Pipeline) -> anyhow::Result<(LaneOperator, MergeOperator)> {
     let lane = LaneOperator::new(pipeline, KEY_GROUPS_DEFAULT, Watermark::NONE).await?;
-    let merge = MergeOperator::new(pipeline, KEY_GROUPS_DEFAULT).await?;
+    let memory = StateBudget { bytes_max: usize::MAX, ..StateBudget::default() };
+    let merge = MergeOperator::new(pipeline, KEY_GROUPS_DEFAULT, memory).await?;
     Ok((lane, merge.context("hot_songs has a window")?))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Order of precedence: flag, environment (`WEIR_` + the key in capitals), `weir.toml`, default. Unknown keys are errors.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,8 @@ pub struct Config {
     /// Memory for state, caches and read-ahead of this process, in bytes.
     #[serde(with = "bytes_text")]
     pub memory: u64,
+    /// Folder for state that is past the memory; by default the system's for temporary files.
+    pub spill_folder: Option<PathBuf>,
     /// Where invocations run.
     pub invoke: Invoke,
     /// Key groups of the job; fixed when the job is created.
@@ -65,6 +67,7 @@ impl Default for Config {
             commit_interval: Duration::from_secs(1),
             durability: Durability::Fsync,
             memory: 1 << 30,
+            spill_folder: None,
             invoke: Invoke::Thread,
             key_groups: weir_model::key_group::KEY_GROUPS_DEFAULT,
             lease: Duration::from_secs(10),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use weir_coordinator::CoordinationStore;
+pub use weir_engine::StateBudget;
+use weir_model::decide::CheckpointLimits;
 use weir_model::{Clock, Ids, OwnerId, ShardKey};
 use weir_state::SegmentCache;
 
@@ -38,10 +40,10 @@ pub struct Tuning {
     pub rounds_in_flight: usize,
     /// Rows of a published file's step; more are published in several.
     pub publish_rows_max: u64,
-    /// Bytes that a load of a merge shard may replay before it checkpoints (C5).
-    pub replay_bytes_max: u64,
-    /// Commits that a load of a merge shard may replay before it checkpoints (C5).
-    pub replay_commits_max: u64,
+    /// What a load of a merge shard may have to replay (C5).
+    pub checkpoints: CheckpointLimits,
+    /// Memory for the open windows of each merge shard, and where the rest goes.
+    pub state: StateBudget,
 }
 
 impl Default for Tuning {
@@ -57,8 +59,8 @@ impl Default for Tuning {
             share_after: Duration::from_secs(5),
             rounds_in_flight: 2,
             publish_rows_max: 4 << 20,
-            replay_bytes_max: 64 << 20,
-            replay_commits_max: 64,
+            checkpoints: CheckpointLimits { replay_epochs_max: 64, interval: None, ..CheckpointLimits::default() },
+            state: StateBudget::default(),
         }
     }
 }

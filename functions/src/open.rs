@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, SqliteTable, TableCounts, self_test};
+use weir_engine::StateBudget;
 use weir_model::{Clock, Ids};
 use weir_state::{CountingStore, Requests, SegmentCache, store};
 
@@ -74,10 +75,22 @@ pub async fn open(config: &Config) -> Result<Opened, OpenError> {
         cache: Arc::new(SegmentCache::new(cache_bytes)),
         warm: Arc::new(WarmCache::default()),
         progress: Arc::new(Progress::default()),
-        tuning: Tuning { commit_interval: config.commit_interval, lease: config.lease, ..Tuning::default() },
+        tuning: Tuning {
+            commit_interval: config.commit_interval,
+            lease: config.lease,
+            state: state_budget(config),
+            ..Tuning::default()
+        },
         stop: Stop::default(),
     };
     Ok(Opened { ctx, objects, table })
+}
+
+/// Half of the memory for open windows, shared by the shards that this process may hold.
+fn state_budget(config: &Config) -> StateBudget {
+    let shards = u64::from(config.parallelism());
+    let bytes_max = usize::try_from(config.memory / 2 / shards).unwrap_or(usize::MAX);
+    StateBudget { bytes_max, folder: config.spill_folder.clone().unwrap_or_else(std::env::temp_dir) }
 }
 
 fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {

@@ -51,8 +51,9 @@ pub struct ManifestRef {
 pub struct CheckpointRef {
     /// Epoch whose state it is; what comes later is replayed.
     pub epoch: Epoch,
-    /// The object, or `None` where the state at that epoch is empty.
-    pub object: Option<SegmentRef>,
+    /// Its objects, in order: rows ascending by pane and key group across all. None where the state at that epoch is empty.
+    #[serde(default)]
+    pub objects: Vec<SegmentRef>,
     /// Positions at that epoch: nothing at or before them is read again by this shard (G3).
     pub positions: BTreeMap<String, Epoch>,
     /// Input watermarks at that epoch, by upstream shard.

@@ -1,4 +1,4 @@
-//! Checkpoints: a shard's open panes as one Parquet object.
+//! Checkpoints: a shard's open panes as Parquet objects of bounded size.
 //!
 //! Why the columns of an exchange: a checkpoint's rows are folded like partials that just arrived, so a restored shard and one that
 //! went on have the same bits (RP-1), and any engine can read an open window. Never: holds a pane that has fired.
@@ -10,21 +10,23 @@
 //! | the window's keys, by name | the key's | | allowed: NULL is a key | then as given |
 //! | `{output}__{part}` | the partial's | | no value seen | |
 //!
-//! A row group is a run of whole panes: small panes share one, and no pane is cut.
+//! A row group is a run of whole batches: small panes share one. A state larger than [`PART_BYTES`] has several objects, in order.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
-use weir_model::head::CheckpointRef;
-use weir_model::{SegmentKind, ShardId};
+use weir_model::{SegmentKind, SegmentRef, ShardId};
 
 use crate::segment::{self, EncodedSegment, SegmentMeta};
 use crate::{SegmentCache, StateError};
 
+/// Bytes of rows in memory past which an object ends.
+pub const PART_BYTES: usize = 64 << 20;
+
 /// Rows past which a run of panes ends.
 const RUN_ROWS: usize = 8_192;
 
-/// Encodes the open panes of `shard`, one batch per pane, ascending; `None` if there are no rows: an empty state needs no object.
+/// Encodes rows of `shard`'s open panes, ascending by pane and key group; `None` if there are no rows: an empty state needs no object.
 ///
 /// # Errors
 /// [`StateError::Unstorable`] for a type that Parquet cannot hold; [`StateError::Parquet`] or [`StateError::Arrow`] for batches with
@@ -59,16 +61,11 @@ fn runs(panes: &[RecordBatch]) -> Vec<Vec<RecordBatch>> {
     runs
 }
 
-/// Reads a checkpoint's rows, in the order they were given; none for an empty state. One GET.
+/// Reads the rows of one of a checkpoint's objects, in the order they were given. One GET.
 ///
 /// # Errors
 /// Those of [`segment::read_as`].
-pub async fn read(
-    store: &dyn ObjectStore,
-    checkpoint: &CheckpointRef,
-    schema: &SchemaRef,
-) -> Result<Vec<RecordBatch>, StateError> {
-    let Some(object) = &checkpoint.object else { return Ok(Vec::new()) };
+pub async fn read(store: &dyn ObjectStore, object: &SegmentRef, schema: &SchemaRef) -> Result<Vec<RecordBatch>, StateError> {
     let Some(shard) = object.groups.first().map(|group| group.receiver) else { return Ok(Vec::new()) };
     // Read once per load, and large: nothing to keep in a cache.
     segment::read_as(store, &SegmentCache::new(0), object, shard, schema).await
@@ -76,17 +73,14 @@ pub async fn read(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
-
-    use arrow::array::{ArrayRef, Int64Array, UInt16Array};
-    use arrow::compute::concat_batches;
-    use object_store::memory::InMemory;
-    use weir_model::{Epoch, Watermark};
 
     use super::*;
     use crate::CountingStore;
     use crate::store::put;
+    use arrow::array::{ArrayRef, Int64Array, UInt16Array};
+    use arrow::compute::concat_batches;
+    use object_store::memory::InMemory;
 
     fn pane(pane: i64, rows: usize) -> RecordBatch {
         let groups = UInt16Array::from_iter_values((0..rows).map(|row| u16::try_from(row * 720 / rows).unwrap()));
@@ -99,10 +93,6 @@ mod tests {
         .unwrap()
     }
 
-    fn named(object: Option<weir_model::SegmentRef>) -> CheckpointRef {
-        CheckpointRef { epoch: Epoch(1), object, positions: BTreeMap::new(), inputs: BTreeMap::new(), watermark: Watermark::NONE }
-    }
-
     #[tokio::test]
     async fn panes_come_back_whole_and_in_order_in_one_get() {
         for sizes in [vec![1], vec![20_000, 3, 3, 9_000, 1], vec![10; 3_000], vec![100_000, 100_000]] {
@@ -111,8 +101,8 @@ mod tests {
             let encoded = encode(&schema, 1, ShardId(4), &panes).unwrap().unwrap();
             let store = CountingStore::new(Arc::new(InMemory::new()), Arc::default());
             put(&store, "c", encoded.bytes.clone()).await.unwrap();
-            let read =
-                read(&store, &named(Some(encoded.reference(SegmentKind::Checkpoint, "c".to_owned()))), &schema).await.unwrap();
+            let object = encoded.reference(SegmentKind::Checkpoint, "c".to_owned());
+            let read = read(&store, &object, &schema).await.unwrap();
             assert_eq!(concat_batches(&schema, &read).unwrap(), concat_batches(&schema, &panes).unwrap());
             assert_eq!(store.hook().counts().gets, 1);
             let wholes = encoded.groups.iter().rev().skip(1).all(|group| group.rows as usize >= RUN_ROWS);
@@ -125,7 +115,6 @@ mod tests {
         let schema = pane(0, 1).schema();
         assert_eq!(encode(&schema, 1, ShardId(0), &[]).unwrap(), None);
         assert_eq!(encode(&schema, 1, ShardId(0), &[pane(0, 1).slice(0, 0)]).unwrap(), None);
-        assert!(read(&InMemory::new(), &named(None), &schema).await.unwrap().is_empty());
     }
 
     #[tokio::test]
@@ -134,7 +123,7 @@ mod tests {
         let store = InMemory::new();
         put(&store, "c", encoded.bytes.clone()).await.unwrap();
         let other = pane(0, 1).project(&[0, 1]).unwrap().schema();
-        let checkpoint = named(Some(encoded.reference(SegmentKind::Checkpoint, "c".to_owned())));
-        assert!(matches!(read(&store, &checkpoint, &other).await, Err(StateError::SchemaMismatch { .. })));
+        let object = encoded.reference(SegmentKind::Checkpoint, "c".to_owned());
+        assert!(matches!(read(&store, &object, &other).await, Err(StateError::SchemaMismatch { .. })));
     }
 }

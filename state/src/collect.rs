@@ -37,9 +37,8 @@ pub struct Named {
 /// [`StateError`] if a manifest that should be there cannot be read.
 pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Result<Named, StateError> {
     let mut named = Named::default();
-    if let Some(object) = head.checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref()) {
-        named.live.insert(object.object.clone());
-    }
+    let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects);
+    named.live.extend(checkpoint.map(|object| object.object.clone()));
     for entry in &head.recent {
         named.sort(entry, floor);
     }

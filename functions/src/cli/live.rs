@@ -24,7 +24,7 @@ pub(super) struct Shown {
 
 impl Shown {
     pub(super) async fn end(self) {
-        drop(self.stop.send(()));
+        let _ = self.stop.send(());
         drop(self.task.await);
     }
 }

@@ -97,9 +97,12 @@ pub(crate) struct Running {
     /// fsync: a commit survives a power cut; process: it survives the death of the process [default: fsync]
     #[arg(long, env = "WEIR_DURABILITY", value_name = "HOW")]
     durability: Option<Durability>,
-    /// Memory for caches, as 512MiB [default: 1GiB]
+    /// Memory for open windows (half), caches and read-ahead, as 512MiB; larger windows go to the spill folder [default: 1GiB]
     #[arg(long, env = "WEIR_MEMORY", value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
+    /// Folder for windows that are larger than the memory [default: the system's for temporary files]
+    #[arg(long, env = "WEIR_SPILL_FOLDER", value_name = "DIR")]
+    spill_folder: Option<PathBuf>,
     /// Where each invocation runs: in a thread with a warm cache, or in a fresh process [default: thread]
     #[arg(long, env = "WEIR_INVOKE", value_name = "WHERE")]
     invoke: Option<Invoke>,
@@ -111,6 +114,7 @@ impl Running {
         config.commit_interval = self.commit_interval.unwrap_or(config.commit_interval);
         config.durability = self.durability.unwrap_or(config.durability);
         config.memory = self.memory.unwrap_or(config.memory);
+        config.spill_folder = self.spill_folder.clone().or_else(|| config.spill_folder.take());
         config.invoke = self.invoke.unwrap_or(config.invoke);
     }
 }

@@ -107,8 +107,8 @@ async fn open_partials(opened: &Opened, loaded: &Loaded) -> anyhow::Result<Vec<S
 
 async fn of_shard(opened: &Opened, loaded: &Loaded, shard: ShardKey) -> anyhow::Result<Vec<String>> {
     let (head, _) = weir_coordinator::claim::read_head(opened.ctx.table.as_ref(), shard).await?;
-    let checkpoint = head.checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref());
-    let mut objects: Vec<String> = checkpoint.map(|object| object.object.clone()).into_iter().collect();
+    let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects);
+    let mut objects: Vec<String> = checkpoint.map(|object| object.object.clone()).collect();
     for from in loaded.topology.upstream_of(shard) {
         let (upstream, _) = weir_coordinator::claim::read_head(opened.ctx.table.as_ref(), from).await?;
         let after = head.restart_point(from, false);

@@ -81,7 +81,7 @@ fn spawn_server(
     let runtime = tokio::runtime::Handle::current();
     let serve = move || {
         runtime.block_on(serve(&ctx, &loaded, &slots, &config));
-        drop(done.send(()));
+        let _ = done.send(());
     };
     let thread = std::thread::Builder::new().name(format!("weir-worker-{number}")).spawn(serve);
     thread.map_err(|error| WorkerError::Task(error.to_string()))?;

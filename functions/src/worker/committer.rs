@@ -100,7 +100,7 @@ async fn upload(ctx: Ctx, uploads: Vec<(String, bytes::Bytes)>) -> Result<(), Wo
 }
 
 /// Stores one object; its name is unique, so trying again is harmless.
-async fn put(ctx: &Ctx, name: String, bytes: bytes::Bytes) -> Result<(), WorkerError> {
+pub(super) async fn put(ctx: &Ctx, name: String, bytes: bytes::Bytes) -> Result<(), WorkerError> {
     let path = Path::from(name.as_str());
     let mut attempt = 0;
     loop {

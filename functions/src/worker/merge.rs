@@ -7,13 +7,11 @@ use datafusion::arrow::array::RecordBatch;
 use weir_engine::MergeOperator;
 use weir_model::check_invariant;
 use weir_model::decide::{Run, cache_is_valid, combined, decide_run};
-use weir_model::head::{CheckpointRef, InputState};
+use weir_model::head::InputState;
 use weir_model::{
-    Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, SegmentRef, ShardId, ShardKey, ShardStats, Watermark,
+    Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark,
 };
 use weir_state::manifest::{Entries, entries_between};
-use weir_state::paths::{self, Folder};
-use weir_state::{SegmentMeta, segment};
 
 use super::WorkerError;
 use super::learn::{Fed, Unread, Upstream, rows_of};
@@ -24,12 +22,12 @@ use crate::topology::keeps_results;
 
 /// A claimed merge shard.
 pub(super) struct MergeShard {
-    head: Head,
-    operator: MergeOperator,
+    pub(super) head: Head,
+    pub(super) operator: MergeOperator,
     upstream: Vec<Upstream>,
     keeps_results: bool,
     /// Segment bytes that a load would replay now (C5).
-    replay_bytes: u64,
+    pub(super) replay_bytes: u64,
 }
 
 /// Rows of one batch's inputs, in the order in which they are folded (R2).
@@ -44,7 +42,7 @@ impl MergeShard {
         let stage = loaded.topology.stage(head.shard.stage);
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
-        let fresh = MergeOperator::new(pipeline, loaded.key_groups).await?;
+        let fresh = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
         let mut operator = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
         let mut replay_bytes = 0;
         match warm {
@@ -56,6 +54,8 @@ impl MergeShard {
         for input in &mut upstream {
             input.learn(ctx).await?;
         }
+        let mut head = head;
+        head.replayed_bytes += replay_bytes;
         Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), replay_bytes })
     }
 
@@ -110,9 +110,9 @@ impl MergeShard {
         ctx.progress.results.add(results);
         ctx.progress.late.add(late_rows);
         self.replay_bytes += bytes_in;
-        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, &inputs)?;
+        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, &inputs).await?;
         // Named by its entry too, so that the collector finds it once a newer one has taken its place.
-        published.segments.extend(checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.clone()));
+        published.segments.extend(checkpoint.iter().flat_map(|checkpoint| checkpoint.objects.iter().cloned()));
         let stats = ShardStats {
             rows_in,
             rows_out: if self.keeps_results { results } else { 0 },
@@ -173,49 +173,6 @@ impl MergeShard {
         }
         Ok((input, cuts, inputs, rows, bytes))
     }
-
-    /// A checkpoint where a load would replay too much, or where there is no state to store (C5).
-    fn checkpoint_if_due(
-        &mut self,
-        ctx: &Ctx,
-        loaded: &Loaded,
-        round: &mut Round,
-        watermark: Watermark,
-        consumed: &BTreeMap<String, InputState>,
-    ) -> Result<Option<CheckpointRef>, WorkerError> {
-        let epoch = self.head.epoch.next();
-        let last = self.head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
-        let tuning = &ctx.tuning;
-        let due = self.replay_bytes > tuning.replay_bytes_max || epoch.0 - last.0 >= tuning.replay_commits_max;
-        let empty = self.operator.open_panes() == 0;
-        if !due && !empty {
-            return Ok(None);
-        }
-        let object = if empty { None } else { Some(self.store_state(ctx, loaded, round)?) };
-        self.replay_bytes = 0;
-        let mut inputs = self.head.inputs.clone();
-        inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
-        let positions = inputs.iter().map(|(name, state)| (name.clone(), state.epoch)).collect();
-        Ok(Some(CheckpointRef { epoch, object, positions, inputs, watermark }))
-    }
-
-    fn store_state(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<SegmentRef, WorkerError> {
-        let panes = self.operator.checkpoint()?;
-        let shard = self.head.shard;
-        let groups: Vec<_> = panes.into_iter().map(|rows| (shard.shard, vec![rows])).collect();
-        let meta = SegmentMeta { kind: SegmentKind::Checkpoint, plan: loaded.plan_version };
-        let encoded = segment::encode(self.operator.partial_schema(), meta, &groups)?;
-        let object = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);
-        let bytes = encoded.bytes.len() as u64;
-        round.uploads.push((object.clone(), encoded.bytes));
-        Ok(SegmentRef {
-            kind: SegmentKind::Checkpoint,
-            object,
-            bytes,
-            footer_bytes: encoded.footer_bytes,
-            groups: encoded.groups,
-        })
-    }
 }
 
 /// Rows of one epoch of one upstream shard.
@@ -271,8 +228,8 @@ async fn rebuild(
     keeps_results: bool,
 ) -> Result<u64, WorkerError> {
     let from = head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
-    if let Some(state) = head.checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref()) {
-        for rows in segment::read_for(ctx.objects.as_ref(), &ctx.cache, state, head.shard.shard).await? {
+    for state in head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects) {
+        for rows in weir_state::checkpoint::read(ctx.objects.as_ref(), state, operator.partial_schema()).await? {
             operator.merge(&rows)?;
         }
     }

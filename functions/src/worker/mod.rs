@@ -8,6 +8,7 @@
 //! A round is one transaction: the lane's new place, the merge shards' new positions and everything published advance together, so
 //! an event can be counted, folded, fired and committed without ever being read back.
 
+mod checkpoint;
 mod committer;
 mod lane;
 mod learn;

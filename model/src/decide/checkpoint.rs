@@ -56,7 +56,8 @@ pub enum CheckpointDecision {
 #[must_use]
 pub fn decide_checkpoint(cost: &ReplayCost, limits: &CheckpointLimits) -> CheckpointDecision {
     let paid_already = cost.replayed_bytes > 0 && cost.replayed_bytes >= cost.checkpoint_bytes;
-    let too_slow = cost.pending_bytes > limits.replay_bytes_max
+    // A state larger than the limit is written at most once for as many bytes of input.
+    let too_slow = cost.pending_bytes > limits.replay_bytes_max.max(cost.checkpoint_bytes)
         || cost.pending_epochs > limits.replay_epochs_max
         || cost.pending_time > limits.replay_time_max;
     let due = limits.interval.is_some_and(|interval| cost.since_last >= interval);

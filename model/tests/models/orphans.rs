@@ -122,7 +122,7 @@ struct Collection {
 }
 
 fn named(head: &Head) -> BTreeSet<usize> {
-    let checkpoint = head.checkpoint.iter().filter_map(|checkpoint| checkpoint.object.as_ref());
+    let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| checkpoint.objects.iter());
     let entries = head.recent.iter().flat_map(|entry| &entry.segments);
     checkpoint.chain(entries).filter_map(|segment| segment.object.parse().ok()).collect()
 }
@@ -134,7 +134,7 @@ fn naming(head: &Head, object: usize) -> Option<Head> {
     if head.shard == key(0, 0) {
         let (positions, inputs) = (Default::default(), Default::default());
         let epoch = head.epoch.next();
-        batch.checkpoint = Some(CheckpointRef { epoch, object: Some(object), positions, inputs, watermark: head.watermark });
+        batch.checkpoint = Some(CheckpointRef { epoch, objects: vec![object], positions, inputs, watermark: head.watermark });
     } else {
         batch.entry.segments.push(object);
     }
@@ -304,7 +304,7 @@ impl Model for Collection {
                 state.query = Query::Pinned;
             }
             Action::View => {
-                let checkpoint = last.rows[0].head.checkpoint.as_ref()?.object.as_ref()?;
+                let checkpoint = last.rows[0].head.checkpoint.as_ref()?.objects.first()?;
                 state.query = Query::Viewing(checkpoint.object.parse().ok());
             }
             Action::Unpin => {

@@ -148,7 +148,7 @@ impl Floors {
         if checkpoint {
             let positions = BTreeMap::from([(from.to_string(), upto)]);
             let (epoch, inputs) = (head.epoch.next(), batch.inputs.clone());
-            batch.checkpoint = Some(CheckpointRef { epoch, object: None, positions, inputs, watermark: head.watermark });
+            batch.checkpoint = Some(CheckpointRef { epoch, objects: Vec::new(), positions, inputs, watermark: head.watermark });
         }
         state.readers[reader] = Arc::new(decide_commit(head, batch).ok()?);
         Some(())

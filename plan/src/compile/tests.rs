@@ -65,7 +65,7 @@ async fn what_nobody_plans_is_refused_with_what_to_write_instead() {
         ("INSERT INTO flat SELECT song_id, random() FROM plays", "replay"),
         ("INSERT INTO flat SELECT song_id, play_score FROM plays FOR SYSTEM_TIME AS OF etime", "SYSTEM_TIME"),
         ("INSERT INTO flat SELECT song_id, play_score, etime FROM plays", "3 columns"),
-        ("INSERT INTO flat SELECT etime, play_score FROM plays", "CAST(etime AS BIGINT)"),
+        ("INSERT INTO flat SELECT etime, play_score FROM plays", "to_unixtime"),
         ("INSERT INTO flatt SELECT song_id, play_score FROM plays", "did you mean flat?"),
         ("INSERT INTO flat SELECT song_id, play_score FROM playz", "did you mean plays?"),
         ("INSERT INTO flat SELECT song_id, today() FROM plays", "today"),

@@ -27,7 +27,11 @@ pub(super) fn in_engines_words(expr: &Expr) -> Rewritten {
         Expr::Cast { kind, format, array, .. } if *kind == CastKind::SafeCast || format.is_some() || *array => {
             Err(PlanError::new("this form of CAST is not supported").hint("write CAST(x AS type), or TRY_CAST(x AS type)"))
         }
-        Expr::Like { pattern, escape_char, any, .. } => like(pattern, escape_char.is_some(), *any).map(|()| None),
+        Expr::Like { pattern, escape_char, any, negated, expr } => {
+            let escape = escape_char.as_ref().and_then(|escape| as_text(&Expr::Value(escape.clone())).map(str::to_owned));
+            let pattern = Box::new(text(like_pattern(pattern, escape.as_deref(), *any)?));
+            Ok(Some(Expr::Like { negated: *negated, any: *any, expr: expr.clone(), pattern, escape_char: None }))
+        }
         Expr::SimilarTo { .. } => {
             Err(PlanError::new("SIMILAR TO is not supported yet").hint("write LIKE, or REGEXP_LIKE(text, pattern)"))
         }
@@ -52,14 +56,22 @@ fn whole(field: &CeilFloorKind) -> Result<(), PlanError> {
     }
 }
 
-/// The engine has `\` as escape character where Flink has none.
-fn like(pattern: &Expr, escaped: bool, any: bool) -> Result<(), PlanError> {
-    let literal = as_text(pattern);
-    if any || literal.is_none() && !escaped || literal.is_some_and(|pattern| pattern.contains('\\') && !escaped) {
-        return Err(PlanError::new("this pattern of LIKE is not supported")
-            .hint("write a text without '\\', or name an ESCAPE character"));
+/// The engine always has `\` as escape character; Flink has the one that ESCAPE names, or none.
+fn like_pattern(pattern: &Expr, escape: Option<&str>, any: bool) -> Result<String, PlanError> {
+    let Some(literal) = as_text(pattern).filter(|_| !any) else {
+        return Err(PlanError::new("a pattern of LIKE must be a literal").hint("write a text, as in name LIKE 'A%'"));
+    };
+    let mut same = String::with_capacity(literal.len());
+    let mut characters = literal.chars();
+    while let Some(character) = characters.next() {
+        let escaped = if escape.is_some_and(|escape| escape.chars().eq([character])) { characters.next() } else { None };
+        match escaped.unwrap_or(character) {
+            '\\' => same.push_str("\\\\"),
+            special if escaped.is_some() => same.extend(['\\', special]),
+            plain => same.push(plain),
+        }
     }
-    Ok(())
+    Ok(same)
 }
 
 fn of_call(function: &Function) -> Rewritten {

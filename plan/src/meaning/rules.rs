@@ -73,7 +73,7 @@ const REFUSED: &[(&[&str], &str)] = &[
 /// Array and map functions are refused as one family: their NULL and range rules differ from Flink's one by one.
 const FAMILIES: &[&str] =
     &["array_", "list_", "map_", "arrays_", "string_to_", "any_match", "cosine_distance", "inner_product", "element_at"];
-const FAMILY_NAMES: &[&str] = &["map", "flatten", "cardinality", "element", "empty", "range", "generate_series"];
+const FAMILY_NAMES: &[&str] = &["map", "flatten", "cardinality", "element", "empty", "range", "generate_series", "dot_product"];
 
 /// What a name in a script means.
 pub(super) enum Rule {

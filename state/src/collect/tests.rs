@@ -103,7 +103,7 @@ async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_and_so_does_the_way_t
     let checkpoint = entry(3, &[(SegmentKind::Checkpoint, &state)]);
     head.checkpoint = Some(CheckpointRef {
         epoch: Epoch(3),
-        object: checkpoint.segments.first().cloned(),
+        objects: checkpoint.segments.clone(),
         positions: BTreeMap::new(),
         inputs: BTreeMap::new(),
         watermark: Watermark::NONE,

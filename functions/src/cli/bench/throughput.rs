@@ -191,7 +191,7 @@ fn script(query: &Query, input: Input, path: Option<&Path>, rows: u64) -> String
             format!("'connector' = 'filesystem', 'path' = '{}', 'format' = '{}'{newlines}", path.display(), format.name())
         }
         _ if query.plays => format!("'connector' = 'plays', 'number-of-rows' = '{rows}'"),
-        _ => format!("'connector' = 'nexmark', 'events.num' = '{}'", rows / 46 * 50),
+        _ => format!("'connector' = 'nexmark', 'nexmark.table' = 'bid', 'events.num' = '{}'", rows / 46 * 50),
     };
     format!(
         "CREATE TABLE events ({columns}) WITH ({with});\nCREATE TABLE sink ({}) WITH ('connector' = 'blackhole');\nINSERT INTO sink {};\n",

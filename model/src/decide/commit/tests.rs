@@ -73,7 +73,7 @@ fn a_commit_ends_the_count_of_claims_and_a_checkpoint_the_count_of_replayed_byte
     let mut advance = advance(&head, 1, 10);
     let checkpoint = CheckpointRef {
         epoch: Epoch(1),
-        object: None,
+        objects: Vec::new(),
         positions: BTreeMap::new(),
         inputs: BTreeMap::new(),
         watermark: Watermark(10),
@@ -156,7 +156,13 @@ fn a_publishers_positions_move_when_its_target_has_the_rows() {
 fn a_checkpoint_lies_between_the_last_one_and_the_batch() {
     let at = |epoch| {
         let inputs = BTreeMap::new();
-        Some(CheckpointRef { epoch: Epoch(epoch), object: None, positions: BTreeMap::new(), inputs, watermark: Watermark::NONE })
+        Some(CheckpointRef {
+            epoch: Epoch(epoch),
+            objects: Vec::new(),
+            positions: BTreeMap::new(),
+            inputs,
+            watermark: Watermark::NONE,
+        })
     };
     let head = Head { checkpoint: at(1), ..committed(&head(), 1, 10) };
     assert!(matches!(refusal(&head, |a| a.checkpoint = at(0)), CommitRefusal::Checkpoint { .. }));

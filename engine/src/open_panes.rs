@@ -1,0 +1,205 @@
+//! The panes of a merge shard that have not fired, in memory up to a budget and on disk past it.
+//!
+//! Where a pane lies changes nothing in what it gives: see [`crate::spill`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+
+use crate::EngineError;
+use crate::pane_table::{PaneShape, PaneTable};
+use crate::spill::{Rows, SpilledPane};
+
+/// How much a merge shard may hold in memory, and where the rest goes.
+#[derive(Debug, Clone)]
+pub struct StateBudget {
+    /// Bytes of open panes in memory.
+    pub bytes_max: usize,
+    /// Folder of spill files; they have no names and vanish with the process.
+    pub folder: PathBuf,
+}
+
+impl Default for StateBudget {
+    fn default() -> Self {
+        Self { bytes_max: 256 << 20, folder: std::env::temp_dir() }
+    }
+}
+
+#[derive(Debug)]
+enum Pane {
+    Held(PaneTable),
+    Spilled(Box<SpilledPane>),
+}
+
+impl Pane {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Held(table) => table.bytes(),
+            Self::Spilled(spilled) => spilled.bytes(),
+        }
+    }
+}
+
+/// How far a checkpoint has come; dropped half-way, the operator must be dropped too.
+#[derive(Debug, Default)]
+pub struct CheckpointPass {
+    after: Option<i64>,
+    moving: Option<Moving>,
+}
+
+/// A spilled pane on its way into a file of its folded rows.
+#[derive(Debug)]
+struct Moving {
+    number: i64,
+    from: Box<SpilledPane>,
+    to: Box<SpilledPane>,
+    bucket: usize,
+}
+
+/// Open panes by number.
+#[derive(Debug, Default)]
+pub(crate) struct OpenPanes {
+    panes: BTreeMap<i64, Pane>,
+    held: usize,
+    budget: StateBudget,
+    scratch: Vec<usize>,
+}
+
+impl OpenPanes {
+    pub(crate) fn new(budget: StateBudget) -> Self {
+        Self { budget, ..Self::default() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.panes.len()
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Panes on disk.
+    pub(crate) fn spilled(&self) -> usize {
+        self.panes.values().filter(|pane| matches!(pane, Pane::Spilled(_))).count()
+    }
+
+    /// Distinct (pane, key) pairs in memory.
+    pub(crate) fn groups(&self) -> usize {
+        let groups = |pane: &Pane| match pane {
+            Pane::Held(table) => table.groups(),
+            Pane::Spilled(_) => 0,
+        };
+        self.panes.values().map(groups).sum()
+    }
+
+    pub(crate) fn first(&self) -> Option<i64> {
+        self.panes.keys().next().copied()
+    }
+
+    /// Folds rows of one pane, in order; spills the largest panes once too much is held.
+    pub(crate) fn fold(&mut self, shape: &PaneShape, number: i64, rows: Rows, batch: &RecordBatch) -> Result<(), EngineError> {
+        let pane = match self.panes.entry(number) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Pane::Held(PaneTable::new(shape)?)),
+        };
+        let before = pane.bytes();
+        match (&mut *pane, rows) {
+            (Pane::Held(table), Rows::Partial) => table.merge(shape, batch, &mut self.scratch)?,
+            (Pane::Held(table), Rows::Raw) => table.update(shape, batch, &mut self.scratch)?,
+            (Pane::Spilled(spilled), rows) => spilled.append(shape, rows, batch)?,
+        }
+        self.held = (self.held + pane.bytes()).saturating_sub(before);
+        if self.held > self.budget.bytes_max { self.spill(shape) } else { Ok(()) }
+    }
+
+    /// Ends pane `number` as results, sorted by key group and then by first arrival.
+    pub(crate) fn fire(&mut self, shape: &PaneShape, number: i64) -> Result<Option<RecordBatch>, EngineError> {
+        let Some(pane) = self.take(number) else { return Ok(None) };
+        Ok(Some(match pane {
+            Pane::Held(table) => table.into_results(shape, number)?,
+            Pane::Spilled(mut spilled) => {
+                let mut parts = Vec::new();
+                for bucket in 0..SpilledPane::bucket_count() {
+                    if let Some(table) = spilled.fold(shape, bucket, &mut self.scratch)? {
+                        parts.push(table.into_results(shape, number)?);
+                    }
+                }
+                concat_batches(&shape.result_schema, &parts)?
+            }
+        }))
+    }
+
+    /// The next rows of a checkpoint, ascending by pane and key group; `None` after the last.
+    ///
+    /// Each pane goes on from exactly the rows it gave.
+    pub(crate) fn store_next(
+        &mut self,
+        shape: &PaneShape,
+        pass: &mut CheckpointPass,
+    ) -> Result<Option<RecordBatch>, EngineError> {
+        loop {
+            if let Some(rows) = self.store_bucket(shape, pass)? {
+                return Ok(Some(rows));
+            }
+            let next = pass.after.map_or(i64::MIN, |after| after.saturating_add(1));
+            let Some(number) = self.panes.range(next..).next().map(|(number, _)| *number) else { return Ok(None) };
+            pass.after = Some(number);
+            match self.take(number) {
+                Some(Pane::Held(table)) => {
+                    let rows = table.into_partial(shape, number)?;
+                    if rows.num_rows() > 0 {
+                        self.fold(shape, number, Rows::Partial, &rows)?;
+                        return Ok(Some(rows));
+                    }
+                }
+                Some(Pane::Spilled(from)) => {
+                    let to = Box::new(from.same_buckets(&self.budget.folder)?);
+                    pass.moving = Some(Moving { number, from, to, bucket: 0 });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The next bucket of the spilled pane that is being stored, if one is.
+    fn store_bucket(&mut self, shape: &PaneShape, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
+        let Some(moving) = &mut pass.moving else { return Ok(None) };
+        while moving.bucket < SpilledPane::bucket_count() {
+            let folded = moving.from.fold(shape, moving.bucket, &mut self.scratch)?;
+            moving.bucket += 1;
+            if let Some(table) = folded {
+                let rows = table.into_partial(shape, moving.number)?;
+                moving.to.keep(&rows)?;
+                return Ok(Some(rows));
+            }
+        }
+        if let Some(Moving { number, to, .. }) = pass.moving.take() {
+            self.panes.insert(number, Pane::Spilled(to));
+        }
+        Ok(None)
+    }
+
+    fn take(&mut self, number: i64) -> Option<Pane> {
+        let pane = self.panes.remove(&number)?;
+        self.held = self.held.saturating_sub(pane.bytes());
+        Some(pane)
+    }
+
+    /// Spills the largest panes until half of the budget is free.
+    fn spill(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
+        while self.held > self.budget.bytes_max / 2 {
+            let held = self.panes.iter().filter_map(|(number, pane)| match pane {
+                Pane::Held(table) => Some((table.bytes(), *number)),
+                Pane::Spilled(_) => None,
+            });
+            let Some((_, number)) = held.max() else { return Ok(()) };
+            let Some(Pane::Held(table)) = self.take(number) else { return Ok(()) };
+            let spilled = SpilledPane::new(&self.budget.folder, shape, number, table)?;
+            self.panes.insert(number, Pane::Spilled(Box::new(spilled)));
+        }
+        Ok(())
+    }
+}

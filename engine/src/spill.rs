@@ -1,0 +1,201 @@
+//! A pane on disk: what it held when it was spilled, and every row that came since, in order.
+//!
+//! Why raw rows: when a pane is spilled depends on memory, which no recipe records, so it must not change a bit of the result (R1).
+//! Rows after the spill are therefore appended unfolded, and folded when the pane fires, in the same order in which a pane in memory
+//! would have folded them.
+//!
+//! ```text
+//! table --into_partial--> by bucket of key groups --> chunks of the file      one bucket fits in memory when the pane does not
+//! rows  --gathered------> by bucket of key groups --> chunks of the file  --fold bucket by bucket, ascending--> table --> fired
+//! ```
+//! The file has no name: whatever kills the process frees it.
+
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::datatypes::UInt16Type;
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use weir_state::key_sort::{sort_by_key_group, sorted_by_key_group};
+
+use crate::EngineError;
+use crate::pane_table::{PaneShape, PaneTable};
+
+/// Parts of a pane that are folded one after the other.
+const BUCKETS: usize = 64;
+/// Rows gathered before they are cut into buckets and written.
+const GATHERED_BYTES_MAX: usize = 4 << 20;
+
+/// How rows are folded into a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// Columns of [`PaneShape::partial_schema`].
+    Partial,
+    /// Columns of the input fragment: `__pane`, keys, arguments and filters.
+    Raw,
+}
+
+/// A run of rows in the file.
+#[derive(Debug)]
+struct Chunk {
+    rows: Rows,
+    offset: u64,
+    bytes: usize,
+}
+
+/// A pane whose groups lie on disk.
+#[derive(Debug)]
+pub(crate) struct SpilledPane {
+    file: File,
+    end: u64,
+    /// First key group and key groups of all buckets.
+    range: (u16, u16),
+    buckets: Vec<Vec<Chunk>>,
+    gathered: Vec<(Rows, RecordBatch)>,
+    gathered_bytes: usize,
+}
+
+impl SpilledPane {
+    /// Writes `table`, all that pane `pane` held, into a file in `folder`.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(crate) fn new(folder: &Path, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
+        let rows = table.into_partial(shape, pane)?;
+        let groups = rows.column(0).as_primitive::<UInt16Type>().values();
+        let first = groups.first().copied().unwrap_or(0);
+        let count = groups.last().map_or(1, |last| last - first + 1);
+        let mut spilled = Self::empty(folder, (first, count))?;
+        spilled.keep(&rows)?;
+        Ok(spilled)
+    }
+
+    /// A pane without rows, cut into the same buckets.
+    pub(crate) fn same_buckets(&self, folder: &Path) -> Result<Self, EngineError> {
+        Self::empty(folder, self.range)
+    }
+
+    fn empty(folder: &Path, range: (u16, u16)) -> Result<Self, EngineError> {
+        let file = tempfile::tempfile_in(folder).map_err(|source| spill_error(folder, source))?;
+        let buckets = (0..BUCKETS).map(|_| Vec::new()).collect();
+        Ok(Self { file, end: 0, range, buckets, gathered: Vec::new(), gathered_bytes: 0 })
+    }
+
+    /// Writes folded rows, sorted by key group.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(crate) fn keep(&mut self, partial: &RecordBatch) -> Result<(), EngineError> {
+        self.write(Rows::Partial, partial, partial.column(0))
+    }
+
+    /// Bytes held in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.gathered_bytes
+    }
+
+    /// Appends rows of this pane.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(crate) fn append(&mut self, shape: &PaneShape, rows: Rows, batch: &RecordBatch) -> Result<(), EngineError> {
+        self.gathered_bytes += batch.get_array_memory_size();
+        self.gathered.push((rows, batch.clone()));
+        if self.gathered_bytes < GATHERED_BYTES_MAX { Ok(()) } else { self.flush(shape) }
+    }
+
+    /// Folds bucket `bucket` of [`Self::bucket_count`]; all of them, ascending, are the pane in the order of its key groups.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk does not give back what was written.
+    pub(crate) fn fold(
+        &mut self,
+        shape: &PaneShape,
+        bucket: usize,
+        scratch: &mut Vec<usize>,
+    ) -> Result<Option<PaneTable>, EngineError> {
+        self.flush(shape)?;
+        if self.buckets[bucket].is_empty() {
+            return Ok(None);
+        }
+        let mut table = PaneTable::new(shape)?;
+        for chunk in &self.buckets[bucket] {
+            for batch in self.read(chunk)? {
+                match chunk.rows {
+                    Rows::Partial => table.merge(shape, &batch, scratch)?,
+                    Rows::Raw => table.update(shape, &batch, scratch)?,
+                }
+            }
+        }
+        Ok(Some(table))
+    }
+
+    /// Number of buckets.
+    pub(crate) const fn bucket_count() -> usize {
+        BUCKETS
+    }
+
+    /// Writes what was gathered, runs of one kind at a time: the order of a key's rows never changes.
+    fn flush(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        for run in gathered.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((rows, first)) = run.first() else { continue };
+            let batch = concat_batches(&first.schema(), run.iter().map(|(_, batch)| batch))?;
+            match rows {
+                Rows::Partial => {
+                    let sorted = sorted_by_key_group(&batch, 0, shape.key_group_count())?;
+                    self.write(Rows::Partial, &sorted, sorted.column(0))?;
+                }
+                Rows::Raw => {
+                    let groups = shape.key_groups(&batch.columns()[1..=shape.key_count()], batch.num_rows())?;
+                    let (order, _) = sort_by_key_group(&groups, shape.key_group_count());
+                    let sorted = take_record_batch(&batch, &order)?;
+                    let groups: ArrayRef = datafusion::arrow::compute::take(&groups, &order, None)?;
+                    self.write(Rows::Raw, &sorted, &groups)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes rows sorted by `groups`, cut into buckets.
+    fn write(&mut self, rows: Rows, sorted: &RecordBatch, groups: &ArrayRef) -> Result<(), EngineError> {
+        let groups: &UInt16Array = groups.as_primitive::<UInt16Type>();
+        let mut start = 0;
+        while start < sorted.num_rows() {
+            let bucket = self.bucket_of(groups.value(start));
+            let length = groups.values()[start..].partition_point(|group| self.bucket_of(*group) <= bucket);
+            let mut writer = StreamWriter::try_new(Vec::new(), sorted.schema_ref())?;
+            writer.write(&sorted.slice(start, length))?;
+            let bytes = writer.into_inner()?;
+            self.file.write_all(&bytes).map_err(|source| spill_error(Path::new("the spill file"), source))?;
+            self.buckets[bucket].push(Chunk { rows, offset: self.end, bytes: bytes.len() });
+            self.end += bytes.len() as u64;
+            start += length;
+        }
+        Ok(())
+    }
+
+    /// Key groups outside the first spill's belong to the outermost buckets.
+    fn bucket_of(&self, group: u16) -> usize {
+        let (first, count) = self.range;
+        let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
+        place.min(BUCKETS - 1)
+    }
+
+    fn read(&self, chunk: &Chunk) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut bytes = vec![0; chunk.bytes];
+        let read = self.file.read_exact_at(&mut bytes, chunk.offset);
+        read.map_err(|source| spill_error(Path::new("the spill file"), source))?;
+        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
+    }
+}
+
+fn spill_error(place: &Path, source: std::io::Error) -> EngineError {
+    EngineError::Spill { place: place.display().to_string(), source }
+}

@@ -1,0 +1,96 @@
+//! Checkpoints of a merge shard: written with a commit when they cost less than the replay they save (C5).
+//!
+//! A large state is stored part by part while it is folded, so that it never lies in memory as a whole; what was stored before the
+//! commit names it is an orphan like any other (C3).
+
+use std::collections::BTreeMap;
+
+use datafusion::arrow::array::RecordBatch;
+use weir_engine::CheckpointPass;
+use weir_model::decide::{CheckpointDecision, ReplayCost, decide_checkpoint};
+use weir_model::head::{CheckpointRef, InputState};
+use weir_model::{SegmentKind, SegmentRef, Watermark};
+use weir_state::checkpoint;
+use weir_state::paths::{self, Folder};
+
+use super::WorkerError;
+use super::committer::put;
+use super::merge::MergeShard;
+use super::round::Round;
+use crate::context::Ctx;
+use crate::job::Loaded;
+
+impl MergeShard {
+    /// A checkpoint where a load would replay too much, or where there is no state to store.
+    pub(super) async fn checkpoint_if_due(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        watermark: Watermark,
+        consumed: &BTreeMap<String, InputState>,
+    ) -> Result<Option<CheckpointRef>, WorkerError> {
+        let epoch = self.head.epoch.next();
+        let empty = self.operator.open_panes() == 0;
+        if !empty && decide_checkpoint(&self.replay_cost(), &ctx.tuning.checkpoints) == CheckpointDecision::Wait {
+            return Ok(None);
+        }
+        let objects = self.store_state(ctx, loaded, round).await?;
+        self.replay_bytes = 0;
+        let mut inputs = self.head.inputs.clone();
+        inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
+        let positions = inputs.iter().map(|(name, state)| (name.clone(), state.epoch)).collect();
+        Ok(Some(CheckpointRef { epoch, objects, positions, inputs, watermark }))
+    }
+
+    /// The next checkpoint is taken to be as large as the last.
+    fn replay_cost(&self) -> ReplayCost {
+        let last = self.head.checkpoint.as_ref();
+        let bytes = last.map(|last| last.objects.iter().map(|object| object.bytes).sum()).unwrap_or(0);
+        let epoch = last.map(|last| last.epoch).unwrap_or_default();
+        ReplayCost {
+            replayed_bytes: self.head.replayed_bytes,
+            pending_bytes: self.replay_bytes,
+            pending_epochs: self.head.epoch.next().0 - epoch.0,
+            checkpoint_bytes: bytes,
+            ..ReplayCost::default()
+        }
+    }
+
+    /// Stores all parts but the last, which goes with the round.
+    async fn store_state(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<Vec<SegmentRef>, WorkerError> {
+        let mut pass = CheckpointPass::default();
+        let mut objects = Vec::new();
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while let Some(rows) = self.operator.checkpoint(&mut pass)? {
+            bytes += rows.get_array_memory_size();
+            part.push(rows);
+            if bytes >= checkpoint::PART_BYTES {
+                if let Some((object, encoded)) = self.encoded(ctx, loaded, &part)? {
+                    put(ctx, object.object.clone(), encoded).await?;
+                    objects.push(object);
+                }
+                (part, bytes) = (Vec::new(), 0);
+            }
+        }
+        if let Some((object, encoded)) = self.encoded(ctx, loaded, &part)? {
+            round.uploads.push((object.object.clone(), encoded));
+            objects.push(object);
+        }
+        Ok(objects)
+    }
+
+    fn encoded(
+        &self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        rows: &[RecordBatch],
+    ) -> Result<Option<(SegmentRef, bytes::Bytes)>, WorkerError> {
+        let shard = self.head.shard;
+        let Some(encoded) = checkpoint::encode(self.operator.partial_schema(), loaded.plan_version, shard.shard, rows)? else {
+            return Ok(None);
+        };
+        let name = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);
+        Ok(Some((encoded.reference(SegmentKind::Checkpoint, name), encoded.bytes)))
+    }
+}
