@@ -106,7 +106,11 @@ impl Connectors for LocalConnectors {
         let schema = Arc::clone(&table.schema);
         Ok(match (options.get("connector"), pinned) {
             (Some("filesystem"), Pinned::Files(listing)) => {
-                Arc::new(FileSource::new(Arc::clone(&self.files), Arc::new(listing.clone()), schema, options)?)
+                let (files, listing) = (Arc::clone(&self.files), Arc::new(listing.clone()));
+                Arc::new(match options.get("mode") {
+                    Some("continuous") => FileSource::continuous(files, listing, schema, options, Arc::clone(&self.clock))?,
+                    _ => FileSource::new(files, listing, schema, options)?,
+                })
             }
             (Some("datagen"), _) => Arc::new(DatagenSource::new(options, schema, Arc::clone(&self.clock))?),
             (Some("nexmark"), _) => Arc::new(NexmarkSource::new(options, schema, Arc::clone(&self.clock))?),

@@ -28,6 +28,8 @@ pub struct Tuning {
     pub gathered_rows_max: usize,
     /// Unread exchange bytes after which a merge shard runs although nothing fires.
     pub unread_bytes_max: u64,
+    /// Bytes that a lane's receivers may leave unread before it stops reading its source.
+    pub edge_bytes_max: u64,
     /// Others leave the shards of a silent owner alone for this long.
     pub lease: Duration,
     /// How long a worker waits for more before it leaves.
@@ -53,6 +55,7 @@ impl Default for Tuning {
             epoch_rows_max: 16 << 20,
             gathered_rows_max: 1 << 20,
             unread_bytes_max: 8 << 20,
+            edge_bytes_max: 256 << 20,
             lease: Duration::from_secs(10),
             linger: Duration::from_millis(500),
             ask_again: Duration::from_millis(5),

@@ -147,6 +147,9 @@ pub struct Head {
     pub inputs: BTreeMap<String, InputState>,
     /// A lane's place in its source.
     pub source: Option<Offset>,
+    /// What the places in a source that learns on its way mean, as of the last commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<SegmentRef>,
     /// Last commits, oldest first, at most [`RECENT_COMMITS_MAX`].
     pub recent: VecDeque<CommitEntry>,
     /// Newest manifest of older commits.
@@ -183,6 +186,7 @@ impl Head {
             last_commit: None,
             inputs: BTreeMap::new(),
             source: None,
+            ledger: None,
             recent: VecDeque::new(),
             manifest: None,
             watermark: Watermark::NONE,

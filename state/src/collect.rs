@@ -38,7 +38,7 @@ pub struct Named {
 pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Result<Named, StateError> {
     let mut named = Named::default();
     let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects);
-    named.live.extend(checkpoint.map(|object| object.object.clone()));
+    named.live.extend(checkpoint.chain(&head.ledger).map(|object| object.object.clone()));
     for entry in &head.recent {
         named.sort(entry, floor);
     }

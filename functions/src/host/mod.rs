@@ -45,7 +45,13 @@ pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Out
     let threads = usize::from(config.parallelism()) + loaded.plan.pipelines.len();
     let mut servers = Vec::new();
     for number in 0..threads.min(slots.len()) {
-        servers.push(spawn_server(number, ctx.clone(), Arc::clone(loaded), Arc::clone(&slots), config.clone())?);
+        servers.push(spawn_server(
+            number,
+            patient(ctx, threads >= slots.len()),
+            Arc::clone(loaded),
+            Arc::clone(&slots),
+            config.clone(),
+        )?);
     }
     let collecting = collect_until_done(ctx, loaded, &slots);
     let collected = collecting.await;
@@ -62,6 +68,16 @@ pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Out
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
     collector::collect(ctx, loaded, true).await?;
     Ok(Outcome::Finished)
+}
+
+/// Where every slot has a thread of its own, a worker that leaves would only be called again: it stays until another process wants
+/// its share, so an idle job writes nothing.
+fn patient(ctx: &Ctx, thread_for_each_slot: bool) -> Ctx {
+    let mut ctx = ctx.clone();
+    if thread_for_each_slot && ctx.tuning.linger > Duration::ZERO {
+        ctx.tuning.linger = Duration::MAX;
+    }
+    ctx
 }
 
 async fn finished(ctx: &Ctx, loaded: &Loaded) -> Result<bool, WorkerError> {

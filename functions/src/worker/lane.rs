@@ -5,15 +5,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use weir_connectors::{BadRow, Pull, SourceReader};
 use weir_engine::{LaneEpoch, LaneOperator};
 use weir_model::layout::Layout;
-use weir_model::{Activity, Head, Inputs, Offset, SegmentKind, ShardId, ShardStats, Watermark};
+use weir_model::{Activity, Head, Inputs, Offset, SegmentKind, SegmentRef, ShardId, ShardStats, Watermark};
 use weir_state::key_sort::sorted_by_key_group;
 use weir_state::split_by_receiver;
 
 use super::WorkerError;
+use super::edge::Edge;
 use super::learn::{Fed, Handed};
 use super::round::{Batch, Maker, Published, Round};
 use crate::context::Ctx;
@@ -31,6 +35,7 @@ pub(super) struct LaneShard {
     keeps_results: bool,
     /// Owners of key groups in the stage that reads the partials.
     receivers: Option<Layout>,
+    edge: Edge,
 }
 
 /// What a lane's epoch read.
@@ -59,10 +64,15 @@ impl LaneShard {
         let source = ctx.connectors.source(&pipeline.source, &loaded.pinned[stage.pipeline])?;
         let lanes = u32::try_from(stage.layout.shards.len()).unwrap_or(u32::MAX);
         let from = head.source.unwrap_or_default();
-        let reader = source.open(head.shard.shard.0, lanes, from, &pipeline.source.projection).await?;
+        let ledger = match &head.ledger {
+            Some(ledger) => Some(read_ledger(ctx, ledger).await?),
+            None => None,
+        };
+        let reader = source.open_with_ledger(head.shard.shard.0, lanes, from, ledger, &pipeline.source.projection).await?;
         let receivers =
             stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
-        Ok(Self { head, operator, reader, keeps_results: keeps_results(pipeline), receivers })
+        let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
+        Ok(Self { head, operator, reader, keeps_results: keeps_results(pipeline), receivers, edge })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -72,7 +82,7 @@ impl LaneShard {
     /// Runs one epoch and adds its commit to the round, if there is something to say (C4). Returns what merge shards of the same
     /// worker may read from memory.
     pub(super) async fn run_epoch(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<Option<Fed>, WorkerError> {
-        if self.head.activity == Activity::Closed {
+        if self.head.activity == Activity::Closed || self.edge.is_full(ctx).await? {
             return Ok(None);
         }
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
@@ -86,6 +96,7 @@ impl LaneShard {
         let epoch = self.operator.finish()?;
         let (published, handed) = self.publish(ctx, loaded, round, &epoch, &read)?;
         let entry = self.advance(ctx, loaded, round, published, &epoch, read, now_micros)?;
+        self.edge.sent(&entry);
         ctx.progress.encode_micros.add_between(started, ctx.clock.monotonic_micros());
         Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
     }
@@ -130,7 +141,7 @@ impl LaneShard {
 
     /// Encodes what the epoch made.
     fn publish(
-        &self,
+        &mut self,
         ctx: &Ctx,
         loaded: &Loaded,
         round: &mut Round,
@@ -151,6 +162,9 @@ impl LaneShard {
         } else if self.keeps_results && !epoch.rows.is_empty() {
             let rows = [(ShardId(0), epoch.rows.clone())];
             published.add(round, ctx, maker, SegmentKind::Output, self.operator.output_schema(), &rows)?;
+        }
+        if let Some(ledger) = self.reader.ledger() {
+            self.head.ledger = Some(published.add_ledger(round, ctx, maker, ledger));
         }
         if let Some(dead) = dead_letter::rows(&epoch.misfits, &read.bad, self.head.shard)? {
             published.add(round, ctx, maker, SegmentKind::Dead, &dead_letter::schema(), &[(ShardId(0), vec![dead])])?;
@@ -204,6 +218,12 @@ impl LaneShard {
         };
         round.advance(ctx, loaded, &mut self.head, batch)
     }
+}
+
+async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerError> {
+    let failed = |source| weir_state::StateError::Store { object: ledger.object.clone(), source };
+    let result = ctx.objects.get(&Path::from(ledger.object.as_str())).await.map_err(failed)?;
+    Ok(result.bytes().await.map_err(failed)?)
 }
 
 /// Row groups by receiver, ascending; within one, batches in the order given.

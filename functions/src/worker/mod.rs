@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod committer;
+mod edge;
 mod lane;
 mod learn;
 mod merge;
@@ -17,6 +18,7 @@ mod publisher;
 mod round;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weir_coordinator::{Claim, ClaimOutcome};
@@ -32,6 +34,9 @@ use lane::LaneShard;
 use merge::MergeShard;
 use publisher::PublisherShard;
 use round::Round;
+
+/// Longest time between two looks at heads of other processes.
+const PATIENCE_MAX: Duration = Duration::from_millis(50);
 
 /// What starts an invocation: small enough for any queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +262,7 @@ impl Worker {
             invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
         let mut rounds = 0;
         let mut idle_since = None;
+        let mut idle_rounds = 0;
         loop {
             let mut round = Round::new(ctx);
             self.run_round(ctx, loaded, &mut round).await?;
@@ -277,12 +283,15 @@ impl Worker {
                 if now - since >= linger {
                     return Ok(Left::Idle);
                 }
+                let patience = self.patience(ctx, idle_rounds);
+                idle_rounds += 1;
                 tokio::select! {
                     () = changes.next() => {}
-                    () = ctx.clock.sleep(ctx.tuning.ask_again) => {}
+                    () = ctx.clock.sleep(patience) => {}
                 }
             } else {
                 idle_since = None;
+                idle_rounds = 0;
                 rounds += 1;
                 // A publisher acts on its target only once the commit that names the step was heard (X5).
                 let heard = committer.submit(round).await? && (self.publishers.is_empty() || committer.drain().await?);
@@ -314,6 +323,12 @@ impl Worker {
             publisher.step(ctx, loaded, round).await?;
         }
         Ok(())
+    }
+
+    /// How long to wait before asking again: an open source often, heads of other processes ever less.
+    fn patience(&self, ctx: &Ctx, idle_rounds: u32) -> Duration {
+        let reads = self.lanes.iter().any(|lane| lane.head().activity != Activity::Closed);
+        if reads { ctx.tuning.ask_again } else { (ctx.tuning.ask_again * (1 << idle_rounds.min(10))).min(PATIENCE_MAX) }
     }
 
     fn done(&self) -> bool {

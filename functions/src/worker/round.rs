@@ -63,6 +63,17 @@ impl Published {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Stores what the offsets of the batch mean; not part of its digest, since a replay reads segments only (R4).
+    pub(super) fn add_ledger(&mut self, round: &mut Round, ctx: &Ctx, maker: Maker, ledger: Bytes) -> SegmentRef {
+        let object = paths::object(Folder::State, ctx.ids.object(), maker.shard, maker.generation);
+        let bytes = ledger.len() as u64;
+        let reference =
+            SegmentRef { kind: SegmentKind::Ledger, object: object.clone(), bytes, footer_bytes: 0, groups: Vec::new() };
+        self.segments.push(reference.clone());
+        round.uploads.push((object, ledger));
+        reference
+    }
+
     /// Encodes rows for their receivers; nothing is stored where there are none.
     pub(super) fn add(
         &mut self,

@@ -18,7 +18,7 @@ mod types;
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Expr, Query, Spanned, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
+use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Spanned, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
 
 use crate::PlanError;
 
@@ -73,6 +73,11 @@ const fn is_window_function(factor: &TableFactor) -> bool {
 
 impl VisitorMut for Rewrite {
     type Break = PlanError;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<PlanError> {
+        query::name_columns(select);
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<PlanError> {
         self.in_window_function += usize::from(is_window_function(factor));

@@ -1,6 +1,6 @@
 //! Clauses of a query: those that a stream has no plan for are refused at their place, before the engine could drop one.
 
-use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::PlanError;
@@ -118,6 +118,37 @@ fn item(item: &SelectItem) -> Option<PlanError> {
         && options.opt_rename.is_none();
     let place = item.span().start;
     (!plain).then(|| PlanError::new("options of * are not supported").hint("name the columns").at(place.line, place.column))
+}
+
+/// Names the columns that the query leaves without one, as Flink does: the engine would take the expression's text, which need not be
+/// unique.
+pub(super) fn name_columns(select: &mut Select) {
+    let mut taken: Vec<String> = Vec::new();
+    for (number, item) in select.projection.iter_mut().enumerate() {
+        let name = match &*item {
+            SelectItem::ExprWithAlias { alias, .. } => alias.value.clone(),
+            SelectItem::UnnamedExpr(expr) => match column_name(expr).filter(|name| !taken.contains(name)) {
+                Some(name) => name,
+                None => format!("EXPR${number}"),
+            },
+            _ => continue,
+        };
+        if let SelectItem::UnnamedExpr(expr) = item
+            && column_name(expr).as_ref() != Some(&name)
+        {
+            let alias = Ident::with_span(expr.span(), &name);
+            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+        }
+        taken.push(name);
+    }
+}
+
+fn column_name(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Identifier(name) => Some(name.value.clone()),
+        Expr::CompoundIdentifier(path) => path.last().map(|name| name.value.clone()),
+        _ => None,
+    }
 }
 
 fn first(clauses: &[(bool, &str, &str, Location)]) -> Option<PlanError> {

@@ -19,6 +19,13 @@ async fn results_do_not_depend_on_parallelism_or_commit_interval() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn results_do_not_depend_on_memory() {
+    for memory in ["64KiB", "1MiB"] {
+        run_equals_batch(200_000, 2, &["--parallelism", "2", "--commit-interval", "5ms", "--memory", memory]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_do_not_depend_on_where_invocations_run() {
     for invoke in ["thread", "process"] {
         run_equals_batch(40_000, 1, &["--parallelism", "2", "--commit-interval", "10ms", "--invoke", invoke]).await;

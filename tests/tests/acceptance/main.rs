@@ -3,8 +3,10 @@
 mod architecture;
 mod bad_input;
 mod equality;
+mod following;
 mod foreign;
 mod killing;
+mod nexmark;
 mod simulation;
 mod sql;
 mod support;
