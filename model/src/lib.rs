@@ -21,6 +21,9 @@ pub mod retention;
 pub mod decide;
 pub mod invariants;
 
+#[cfg(test)]
+mod golden;
+
 pub use entry::{Activity, CommitEntry, RowGroupRef, SegmentKind, SegmentRef};
 pub use head::{Head, ManifestRef, Owner, ShardStats};
 pub use ids::{CommitId, Epoch, Generation, Ids, Incarnation, JobId, ObjectId, OwnerId, ShardId, ShardKey, StageId};

@@ -131,11 +131,11 @@ pub async fn entries_between(store: &dyn ObjectStore, head: &Head, after: Epoch,
 #[cfg(test)]
 mod tests {
     use object_store::memory::InMemory;
-    use weir_model::{JobId, ShardId, StageId};
+    use weir_model::{JobId, SegmentKind, ShardId, StageId};
 
     use super::*;
     use crate::store::put;
-    use crate::testing::{SequentialIds, entry};
+    use crate::testing::{SequentialIds, entry, golden};
 
     /// Epochs 1 to 20: 1-8 and 9-14 spilled, 15-20 in the head.
     async fn spilled(store: &dyn ObjectStore) -> Head {
@@ -199,5 +199,19 @@ mod tests {
         for entries in [vec![], vec![entry(1, &[]), entry(3, &[])]] {
             assert!(matches!(encode(&SequentialIds::default(), &head, entries), Err(StateError::Corrupt { .. })));
         }
+    }
+
+    /// Byte for byte: a reader compares the object's size with the one that was committed.
+    #[test]
+    fn a_manifest_of_format_1_is_golden() {
+        let mut head = Head::new(ShardKey::new(JobId(0xabc), StageId(1), ShardId(2)));
+        let object = "jobs/0000000000000abc/manifest/07/00000000000000000000000000000007-s001-00002-0000000001.json";
+        head.manifest = Some(ManifestRef { object: object.to_owned(), first: Epoch(1), last: Epoch(4), bytes: 1_234 });
+        let named = [(SegmentKind::Output, "jobs/0000000000000abc/data/01/a.parquet"), (SegmentKind::Late, "b.parquet")];
+        let entries = vec![entry(5, &named), entry(6, &[])];
+        let encoded = encode(&SequentialIds::default(), &head, entries.clone()).unwrap();
+        let kept = golden("manifest-1.json", std::str::from_utf8(&encoded.bytes).unwrap());
+        let expected = Manifest { format: 1, shard: head.shard, entries, previous: head.manifest };
+        assert_eq!(decode(&encoded.reference, kept.as_bytes()).unwrap(), expected);
     }
 }

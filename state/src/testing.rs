@@ -1,5 +1,6 @@
 //! What several tests of this crate need.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_model::{
@@ -44,4 +45,19 @@ pub(crate) fn entry(epoch: u64, objects: &[(SegmentKind, &str)]) -> CommitEntry 
             digest: 0,
         },
     }
+}
+
+/// Compares `text` with the file `name` of this crate's `tests/golden`, or writes it if `WEIR_UPDATE_GOLDENS` is 1. Returns the
+/// file's text.
+pub(crate) fn golden(name: &str, text: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let file = folder.join(name);
+    if std::env::var("WEIR_UPDATE_GOLDENS").is_ok_and(|value| value == "1") {
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(&file, text).unwrap();
+    }
+    let kept = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}; WEIR_UPDATE_GOLDENS=1 writes it", file.display()));
+    assert_eq!(text, kept, "{} is frozen: a change needs a new version of its format", file.display());
+    kept
 }

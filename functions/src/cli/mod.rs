@@ -1,8 +1,10 @@
-//! The command line: `weir run | explain | status | partials | generate | bench`.
+//! The command line: `weir run | explain | status | partials | late | dead | generate | bench`.
 
 mod bench;
 mod generate;
+mod kept;
 mod live;
+mod named;
 mod run;
 mod status;
 
@@ -46,6 +48,29 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Prints the rows that came after their window had fired, one JSON object a line
+    ///
+    /// They are in no result; `weir status` counts them. Reads what is committed, while the job runs or after it ended. Each line has
+    /// the source's columns as the job reads them; rows are ordered by shard, epoch and place in it.
+    #[command(after_help = LATE_EXAMPLE)]
+    Late {
+        /// Name of the job.
+        job: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Prints the rows that could not be decoded or have no place in time, one JSON object a line
+    ///
+    /// They are in no result; `weir status` counts them. Each line has `source` (the file, or the lane of a row that was decoded),
+    /// `offset` (of its first byte in the decoded file, or null), `reason`, and `raw`, the row as it came. Works while the job runs
+    /// and after it ended.
+    #[command(after_help = DEAD_EXAMPLE)]
+    Dead {
+        /// Name of the job.
+        job: String,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Makes input files: plays of songs (the example's), or Nexmark bids
     Generate(generate::GenerateArgs),
     /// Measures throughput and requests against the same SQL as one plain DataFusion batch; or latency, or recovery
@@ -54,6 +79,13 @@ enum Command {
     #[command(hide = true)]
     Invoke,
 }
+
+const LATE_EXAMPLE: &str = "Example: count the late plays of each song
+  weir late hot_songs | jq .song_id | sort | uniq -c";
+
+const DEAD_EXAMPLE: &str = "Examples: what is wrong, and how often; the rows themselves, to mend them
+  weir dead hot_songs | jq -r .reason | sort | uniq -c
+  weir dead hot_songs | jq -r .raw > mend.json";
 
 /// Where things are and how hard they hold. Each flag is also a key of `weir.toml` and an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -144,6 +176,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         }
         Command::Status(common) => status::status(&common.config()?).await,
         Command::Partials { job, common } => status::partials(&common.config()?, &job).await,
+        Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
+        Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
         Command::Generate(args) => generate::generate(&args),
         Command::Bench(args) => bench::bench(&args).await,
         Command::Invoke => {

@@ -8,6 +8,7 @@ use weir_model::{Activity, Head, SegmentKind, ShardKey};
 use weir_state::manifest::{Entries, entries_between};
 
 use super::live::{count, shown_time};
+use super::named;
 use crate::config::Config;
 use crate::job::{self, Loaded};
 use crate::open::{self, Opened};
@@ -73,19 +74,7 @@ fn table(opened: &Opened, loaded: &Loaded, heads: &[Head]) -> Result<String, std
 /// Prints the files that hold the partials of open windows: a shard's checkpoint, and the exchange segments it has not folded into one.
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn partials(config: &Config, name: &str) -> anyhow::Result<()> {
-    let opened = open::open(config).await?;
-    let found = jobs::list(opened.ctx.table.as_ref()).await?;
-    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
-    let near = weir_plan::nearest(name, names.iter().copied());
-    let id = found.iter().find(|(known, _)| known == name).map(|(_, id)| *id);
-    let Some(id) = id else {
-        anyhow::bail!(
-            "no job {name:?} in {}{}",
-            config.store,
-            near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
-        );
-    };
-    let loaded = job::open(&opened.ctx, id).await?;
+    let (opened, loaded) = named::open(config, name).await?;
     let root = config.store.strip_prefix("file://").unwrap_or(&config.store);
     for object in open_partials(&opened, &loaded).await? {
         println!("{root}/{object}");

@@ -8,10 +8,36 @@ fn error_of(case: &Case, arguments: &[&str]) -> String {
     text(&output.stderr)
 }
 
+/// As [`error_of`], of another command than `run`.
+fn error_of_weir(case: &Case, arguments: &[&str]) -> String {
+    let output = case.weir(arguments);
+    assert!(!output.status.success(), "it must fail: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
 fn edit(case: &Case, from: &str, to: &str) {
     let sql = std::fs::read_to_string(case.script()).expect("script");
     assert!(sql.contains(from));
     std::fs::write(case.script(), sql.replace(from, to)).expect("script");
+}
+
+/// Rows that `weir late` or `weir dead` prints, and what it says beside them.
+fn rows_of(case: &Case, stream: &str) -> (Vec<serde_json::Value>, String) {
+    let output = case.weir(&[stream, "job"]);
+    assert_ok(&output);
+    let rows = text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    (rows, text(&output.stderr))
+}
+
+/// Sum of a column of `weir status`.
+fn status_sum(case: &Case, column: &str) -> usize {
+    let output = case.weir(&["status"]);
+    assert_ok(&output);
+    let said = text(&output.stdout);
+    let header = said.lines().find(|line| line.contains("watermark")).expect("a header");
+    let end = header.find(column).expect("the column") + column.len();
+    let number = |line: &str| line.get(..end)?.split_whitespace().last()?.parse::<usize>().ok();
+    said.lines().skip_while(|line| *line != header).skip(1).filter_map(number).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +56,39 @@ async fn malformed_rows_go_to_the_dead_letters_and_the_rest_is_counted() {
         .map(|(row, _)| row.split('|').nth(2).expect("plays").parse::<usize>().expect("number"))
         .sum();
     assert_eq!(counted, 1_000);
+
+    let (dead, said) = rows_of(&case, "dead");
+    assert_eq!((dead.len(), status_sum(&case, "dead")), (5, 5), "{said}");
+    let nonsense = dead.iter().find(|row| row["raw"] == "nonsense").expect("the row as it came");
+    assert!(nonsense["source"].as_str().is_some_and(|source| source.contains("999.json")), "{nonsense}");
+    let first_line = bad.find('\n').expect("lines") as u64 + 1;
+    assert_eq!(nonsense["offset"].as_u64(), Some(first_line), "{nonsense}");
+    assert!(dead.iter().all(|row| row["reason"].as_str().is_some_and(|reason| !reason.is_empty())), "{dead:?}");
+    let decoded = dead.iter().filter(|row| row["offset"].is_null()).count();
+    assert_eq!(decoded, 2, "one in the far future, one without a time: {dead:?}");
+
+    let (late, said) = rows_of(&case, "late");
+    assert!(late.is_empty() && said.contains("no late rows"), "{said}");
+    let said = error_of_weir(&case, &["dead", "jop"]);
+    assert!(said.contains("no job \"jop\"") && said.contains("did you mean \"job\"?"), "{said}");
+}
+
+#[test]
+fn dead_letters_can_be_read_while_the_job_runs_and_after_it_ended() {
+    let case = Case::new(1_000_000, 1);
+    std::fs::write(case.input().join("000-first.json"), "nonsense\n").expect("file");
+    let mut child = case.run(&["--parallelism", "1", "--commit-interval", "20ms", "--quiet"]).spawn().expect("weir starts");
+    loop {
+        let ended = child.try_wait().expect("asked").is_some();
+        let output = case.weir(&["dead", "job"]);
+        if output.status.success() && text(&output.stdout).contains("nonsense") {
+            break;
+        }
+        assert!(!ended, "the dead letter was never seen: {}", text(&output.stderr));
+    }
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(rows_of(&case, "dead").0.len(), 1);
+    assert_eq!(status_sum(&case, "dead"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,6 +100,15 @@ async fn late_rows_are_counted_and_kept() {
     assert_ok(&output);
     let said = text(&output.stdout);
     assert!(said.contains("100,003 events read") && said.contains("3 late"), "{said}");
+
+    let (late, said) = rows_of(&case, "late");
+    assert_eq!((late.len(), status_sum(&case, "late")), (3, 3), "{said}");
+    for row in &late {
+        assert_eq!(row["song_id"].as_i64(), Some(1), "{row}");
+        assert!(row["etime"].as_str().is_some_and(|time| time.starts_with("1900-01-01")), "{row}");
+    }
+    let (dead, said) = rows_of(&case, "dead");
+    assert!(dead.is_empty() && said.contains("no dead letters"), "{said}");
 }
 
 #[test]

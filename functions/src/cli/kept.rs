@@ -1,0 +1,129 @@
+//! `weir late` and `weir dead`: the rows that are in no result, read from what the heads have committed.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
+
+use weir_connectors::encode;
+use weir_connectors::files::Format;
+use weir_coordinator::{claim, retention};
+use weir_model::{Head, SegmentKind, ShardId, ShardKey};
+use weir_state::{Kept, kept_rows, segment};
+
+use super::live::count;
+use super::named;
+use crate::config::Config;
+use crate::job::Loaded;
+use crate::open::Opened;
+
+/// Times a head is read again when a manifest was missing.
+const READ_ATTEMPTS: usize = 4;
+
+/// A stream beside the results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stream {
+    /// Rows that came after their window had fired, in the source's columns.
+    Late,
+    /// Rows that could not be decoded or have no place in time: see [`crate::dead_letter`].
+    Dead,
+}
+
+impl Stream {
+    const fn kind(self) -> SegmentKind {
+        match self {
+            Self::Late => SegmentKind::Late,
+            Self::Dead => SegmentKind::Dead,
+        }
+    }
+
+    const fn rows(self, head: &Head) -> u64 {
+        match self {
+            Self::Late => head.stats.rows_late,
+            Self::Dead => head.stats.rows_dead,
+        }
+    }
+
+    const fn none(self) -> &'static str {
+        match self {
+            Self::Late => "no late rows: every row committed so far came before its window had fired",
+            Self::Dead => "no dead letters: every row committed so far was decoded and has a place in time",
+        }
+    }
+
+    const fn noun(self) -> &'static str {
+        match self {
+            Self::Late => "late rows",
+            Self::Dead => "dead letters",
+        }
+    }
+}
+
+/// Prints the rows of a stream on standard output, one JSON object a line, in the order (shard, epoch, row); what is to be said
+/// about them goes to standard error.
+///
+/// - Requests: the heads, the manifests back to the oldest row, one or two per segment. Memory: one segment.
+///
+/// # Errors
+/// No such job, or something that was committed cannot be read.
+pub(super) async fn print(config: &Config, name: &str, stream: Stream) -> anyhow::Result<()> {
+    let (opened, loaded) = named::open(config, name).await?;
+    let mut gone = String::new();
+    let mut counted = 0;
+    for shard in loaded.topology.all_shards() {
+        let (head, kept) = find(&opened, &loaded, shard, stream).await?;
+        let rows = stream.rows(&head);
+        counted += rows;
+        if kept.rows < rows {
+            let (lost, first, noun) = (count(rows - kept.rows), kept.first_epoch(), stream.noun());
+            writeln!(gone, "shard {shard}: {lost} {noun} have been collected; those from epoch {first} on are there")?;
+        }
+        if print_rows(&opened, &kept).await? == Reader::Gone {
+            return Ok(());
+        }
+    }
+    if counted == 0 {
+        eprintln!("{name}: {}", stream.none());
+    }
+    eprint!("{gone}");
+    Ok(())
+}
+
+/// Where the rows of one shard lie. A manifest that is gone although it is above the floor means that the head has moved on (G4).
+async fn find(opened: &Opened, loaded: &Loaded, shard: ShardKey, stream: Stream) -> anyhow::Result<(Head, Kept)> {
+    let table = opened.ctx.table.as_ref();
+    for _ in 0..READ_ATTEMPTS {
+        let (head, _) = claim::read_head(table, shard).await?;
+        let rows = stream.rows(&head);
+        let kept = kept_rows(opened.ctx.objects.as_ref(), &head, stream.kind(), rows).await?;
+        let Some(gone) = &kept.gone else {
+            anyhow::ensure!(kept.rows == rows, "shard {shard} counts {rows} {}, its commits name {}", stream.noun(), kept.rows);
+            return Ok((head, kept));
+        };
+        if gone.last <= retention::read(table, loaded.job).await?.floor(&shard.to_string()) {
+            return Ok((head, kept));
+        }
+    }
+    anyhow::bail!("shard {shard}: the job moved on while it was read: try again")
+}
+
+/// Who reads standard output.
+#[derive(Debug, PartialEq, Eq)]
+enum Reader {
+    There,
+    /// It has seen enough, as `head` does.
+    Gone,
+}
+
+async fn print_rows(opened: &Opened, kept: &Kept) -> anyhow::Result<Reader> {
+    for rows in &kept.segments {
+        // Nobody is their receiver: all are written for shard 0.
+        let batches = segment::read_for(opened.ctx.objects.as_ref(), &opened.ctx.cache, rows, ShardId(0)).await?;
+        let Some(first) = batches.first() else { continue };
+        let lines = encode::encode(Format::Json, first.schema_ref(), &batches)?;
+        match std::io::stdout().write_all(&lines) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Reader::Gone),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Reader::There)
+}
