@@ -127,7 +127,8 @@ async fn resolve(
 /// Doubles from 2 ms to 1 s, with up to half of it again from the commit's own random bits.
 fn backoff(attempt: u32, id: CommitId) -> std::time::Duration {
     let base = 2u64 << attempt.min(9);
-    let jitter = (id.0 >> (8 * (attempt % 8))) as u64 % (base / 2).max(1);
+    let drawn = id.0 >> (8 * (attempt % 8));
+    let jitter = u64::try_from(drawn % u128::from((base / 2).max(1))).unwrap_or(0);
     std::time::Duration::from_millis(base.min(1_000) + jitter)
 }
 

@@ -129,7 +129,7 @@ fn write_loop(connection: &mut Connection, writes: &mpsc::Receiver<Transact>, ch
         waiting.extend(writes.try_iter().take(FOLD_MAX - 1));
         match write_together(connection, &waiting) {
             Ok(outcomes) => {
-                if outcomes.iter().any(|outcome| *outcome == TransactOutcome::Applied) {
+                if outcomes.contains(&TransactOutcome::Applied) {
                     changed.send_modify(|changes| *changes += 1);
                 }
                 for (transact, outcome) in waiting.into_iter().zip(outcomes) {

@@ -176,7 +176,7 @@ pub trait Ids: Send + Sync + std::fmt::Debug {
 
     /// A fresh job id: the random low half.
     fn job(&self) -> JobId {
-        JobId((self.next_u128() & u128::from(u64::MAX)) as u64)
+        JobId(u64::try_from(self.next_u128() & u128::from(u64::MAX)).unwrap_or(u64::MAX))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::source::SourceError;
 #[derive(Debug)]
 pub(crate) struct CsvDecoder {
     quick: Quick<FlatCsv>,
-    schema: SchemaRef,
+    declared: SchemaRef,
     projection: Vec<usize>,
     projected: SchemaRef,
     text: TextOptions,
@@ -32,7 +32,7 @@ impl CsvDecoder {
         let null = text.null_literal.as_ref().map(pattern).transpose();
         Ok(Self {
             quick: Quick::new(FlatCsv::new(schema, projection, &projected, text)),
-            schema: Arc::clone(schema),
+            declared: Arc::clone(schema),
             projection: projection.to_vec(),
             projected,
             text: text.clone(),
@@ -46,7 +46,7 @@ impl CsvDecoder {
     }
 
     fn build(&self, rows: usize) -> Decoder {
-        let builder = ReaderBuilder::new(Arc::clone(&self.schema))
+        let builder = ReaderBuilder::new(Arc::clone(&self.declared))
             .with_delimiter(self.text.delimiter)
             .with_quote(self.text.quote)
             .with_batch_size(rows)

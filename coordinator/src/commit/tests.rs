@@ -105,7 +105,7 @@ async fn commit_under(faults: &[Fault]) -> (CommitOutcome, Head) {
     let table = table().await;
     let claim = claimed(table.as_ref(), 1).await;
     let script = Arc::new(Script(Mutex::new(faults.iter().copied().collect())));
-    let faulty = CountingTable::new(table.clone(), Arc::default()).with_faults(script);
+    let faulty = CountingTable::new(Arc::<MemoryTable>::clone(&table), Arc::default()).with_faults(script);
     let head = next(&claim, CommitId(7));
     let outcome = commit(&faulty, &NoWaiting, &NoManifests, vec![(claim, head)], CommitId(7)).await.unwrap();
     (outcome, jobs::heads(table.as_ref(), &[shard()]).await.unwrap().remove(0))

@@ -93,13 +93,13 @@ impl Snapshot {
 }
 
 fn block(loaded: &Loaded, now: &Snapshot, last: &Snapshot, heads: &[Head]) -> Vec<String> {
-    let seconds = (now.at_micros - last.at_micros).max(1) as f64 / 1e6;
-    let rate = (now.events - last.events) as f64 / seconds;
+    let micros = u64::try_from(now.at_micros - last.at_micros).unwrap_or(0).max(1);
+    let rate = (now.events - last.events).saturating_mul(1_000_000) / micros;
     let watermark =
         heads.iter().filter(|head| loaded.topology.stage(head.shard.stage).role == Role::Lane).map(|head| head.watermark).min();
     let open = heads.iter().filter(|head| head.act_at.is_some()).count();
     vec![
-        format!("{}  events {}  {}/s", loaded.name, count(now.events), count(rate as u64)),
+        format!("{}  events {}  {}/s", loaded.name, count(now.events), count(rate)),
         format!("watermark {}  shards with open windows {open}", shown_time(watermark.unwrap_or(Watermark::NONE))),
         format!(
             "results {}  published {}  late {}  dead {}",

@@ -92,7 +92,7 @@ impl Upstream {
     pub(super) fn view(&self, receiver: ShardId) -> InputView {
         let last = self.unread.back().map(|unread| &unread.entry);
         let segments = || self.unread.iter().flat_map(|unread| &unread.entry.segments);
-        let share = |bytes: u64, rows: u64, own: u64| if rows == 0 { 0 } else { bytes * own / rows };
+        let share = |bytes: u64, rows: u64, own: u64| (bytes * own).checked_div(rows).unwrap_or(0);
         InputView {
             watermark: last.map_or(self.consumed.watermark, |entry| entry.watermark),
             activity: last.map_or(self.consumed.activity, |entry| entry.activity),

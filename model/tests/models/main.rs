@@ -11,6 +11,9 @@
 //! | [`publisher`] | X5 | EO-2 |
 //! | [`wake`] | C6 | every epoch is consumed in the end |
 //! | [`windows`] | C4, R3, W1, W2 | EO-1, WM-1 |
+#![allow(clippy::cast_possible_truncation, reason = "the models count to three")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a model that cannot go on has failed")]
+
 #[cfg(test)]
 mod commit;
 #[cfg(test)]

@@ -138,9 +138,9 @@ impl Windows {
         let judge = if self.flaw == Flaw::LateByWatermarkAfter { watermark } else { head.watermark };
         let mut batch = advance(&head, head.epoch.next().0, Inputs::Segments(Vec::new()));
         let mut cuts = Vec::new();
-        for index in 0..2 {
-            let (before, said) = (consumed(state, index), self.said(index, counts[index]));
-            for row in self.script[index][before..counts[index]].iter().flat_map(|epoch| epoch.rows) {
+        for (index, count) in counts.iter().copied().enumerate() {
+            let (before, said) = (consumed(state, index), self.said(index, count));
+            for row in self.script[index][before..count].iter().flat_map(|epoch| epoch.rows) {
                 let pane = row.div_euclid(PANE);
                 if judge.passed((pane + 1) * PANE) {
                     state.late.push(*row);
@@ -148,7 +148,7 @@ impl Windows {
                     state.panes.entry(pane).or_default().insert(*row);
                 }
             }
-            if counts[index] > before {
+            if count > before {
                 cuts.push(InputCut {
                     from: lane(index),
                     after: Epoch(before as u64),

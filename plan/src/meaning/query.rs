@@ -133,8 +133,9 @@ pub(super) fn name_columns(select: &mut Select) {
             },
             _ => continue,
         };
+        // A field of a ROW bears its own name, which the engine would spell with its path.
         if let SelectItem::UnnamedExpr(expr) = item
-            && column_name(expr).as_ref() != Some(&name)
+            && !matches!(expr, Expr::Identifier(known) if known.value == name)
         {
             let alias = Ident::with_span(expr.span(), &name);
             *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };

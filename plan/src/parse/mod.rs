@@ -25,7 +25,7 @@ const DEPTH_MAX: usize = 64;
 /// One statement.
 #[derive(Debug)]
 pub(crate) enum Statement {
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     CreateView { name: Ident, columns: Vec<Ident>, query: Box<Query> },
     Set { key: String, value: String, at: Location },
     Insert(Insert),
@@ -170,7 +170,7 @@ impl FlinkParser<'_> {
     fn create(&mut self) -> Result<Statement, PlanError> {
         let _ = self.word("TEMPORARY");
         if self.word("TABLE") {
-            return self.create_table().map(Statement::CreateTable);
+            return self.create_table().map(|table| Statement::CreateTable(Box::new(table)));
         }
         if !self.word("VIEW") {
             return Err(self.unexpected("TABLE or VIEW").hint("functions, catalogs and databases cannot be created yet"));

@@ -68,7 +68,7 @@ async fn what_lies_at_or_below_the_floor_goes_and_nothing_above_it() {
         let store = InMemory::new();
         let head = eight_epochs(&store).await;
         let before = all(&store).await;
-        let collected = collect_below(&store, &[head.clone()], &floors(&[(shard(0), floor)])).await.unwrap();
+        let collected = collect_below(&store, std::slice::from_ref(&head), &floors(&[(shard(0), floor)])).await.unwrap();
         let left = all(&store).await;
         assert_eq!(collected.deleted, (before.len() - left.len()) as u64);
         for epoch in 1..=8u64 {

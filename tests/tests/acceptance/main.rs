@@ -1,5 +1,8 @@
 //! End to end, through the public API and the real binary: results equal a batch engine's, whatever is killed, lost or split.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(clippy::disallowed_methods, reason = "tests watch real processes, in real time")]
+
 mod architecture;
 mod bad_input;
 mod equality;
