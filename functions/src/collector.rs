@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use weir_coordinator::retention;
-use weir_model::decide::Reader;
+use weir_model::decide::{Reader, orphans_may_go};
 use weir_model::{Epoch, Head, ShardKey};
 use weir_state::collect::{self, Named};
 
@@ -45,7 +45,8 @@ pub async fn collect(ctx: &Ctx, loaded: &Loaded, orphans: bool) -> Result<Collec
     let fallen = collect::delete(store, &collect::deletable(&named)).await?;
     let mut collected = Collected { fallen, orphans: 0 };
     if orphans {
-        let heads: Vec<Head> = heads.into_values().collect();
+        // The row was read after the heads: who pinned since then reads heads that name no more than these.
+        let heads: Vec<Head> = heads.into_values().filter(|head| orphans_may_go(&row, &head.shard.to_string())).collect();
         let lost = collect::orphans(store, loaded.job, &heads, &named).await?;
         collected.orphans = collect::delete(store, &lost).await?;
     }

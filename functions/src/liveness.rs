@@ -47,8 +47,11 @@ impl LockedOwners {
     /// The folder cannot be made or the file not be locked.
     pub fn register(folder: &Path, owner: OwnerId) -> std::io::Result<Self> {
         std::fs::create_dir_all(folder)?;
-        let lock = File::create(lock_path(folder, owner))?;
+        // Locked before it has its name: others take a lock file that nobody holds for a dead process's.
+        let unnamed = folder.join(format!("{owner}.new"));
+        let lock = File::create(&unnamed)?;
         lock.lock()?;
+        std::fs::rename(&unnamed, lock_path(folder, owner))?;
         Ok(Self { folder: folder.to_owned(), owner, _lock: lock })
     }
 
@@ -74,7 +77,8 @@ impl Liveness for LockedOwners {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return 1 };
         let mut living = 1;
         for path in entries.flatten().map(|entry| entry.path()) {
-            if path == lock_path(&self.folder, self.owner) {
+            let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+            if !is_lock || path == lock_path(&self.folder, self.owner) {
                 continue;
             }
             match Self::is_locked(&path) {

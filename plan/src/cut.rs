@@ -21,7 +21,7 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Extension, Logica
 
 use crate::catalog::{Catalog, Table};
 use crate::job::{AggregateSpec, Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
-use crate::window_assign::{Bound, WindowAssign};
+use crate::window_assign::{BOUND_KEY, Bound, WindowAssign, is_unchanged};
 use crate::{FragmentInput, PlanError, aggregates, functions};
 
 const PANE: &str = "__pane";
@@ -282,7 +282,11 @@ impl AggregateShape {
                     .into());
             }
             let field = expr.to_field(schema.as_ref())?.1;
-            if let Some(bound) = Bound::of(&field) {
+            let bound = match expr {
+                Expr::Column(column) if is_unchanged(&aggregate.input, column, BOUND_KEY) => Bound::of(&field),
+                _ => None,
+            };
+            if let Some(bound) = bound {
                 shape.groups.push(GroupColumn::Bound(bound));
                 continue;
             }

@@ -6,14 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use datafusion::common::Column;
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{Expr, ExprSchemable, Extension, LogicalPlan};
+use datafusion::logical_expr::{Extension, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{
     Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Interval, ObjectName, Spanned, TableFactor,
 };
 
 use crate::PlanError;
 use crate::catalog::Catalog;
-use crate::window_assign::{ROWTIME_KEY, WindowAssign};
+use crate::window_assign::{ROWTIME_KEY, WindowAssign, is_unchanged};
 
 /// Plans table factors from the script's catalog.
 #[derive(Debug)]
@@ -123,15 +123,15 @@ fn time_column(input: &LogicalPlan, time: &Ident, table: &Ident) -> Result<Colum
             .at_ident(time));
     };
     let column = Column::new(qualifier.cloned(), field.name());
-    let marked = Expr::Column(column.clone()).to_field(schema.as_ref()).map_err(PlanError::from_engine)?.1;
-    if !marked.metadata().contains_key(ROWTIME_KEY) {
+    if !is_unchanged(input, &column, ROWTIME_KEY) {
         let error = PlanError::new(format!("column {} of {} is not an event time", time.value, table.value)).at_ident(time);
         return Err(error.hint(format!("declare WATERMARK FOR {0} AS {0} - INTERVAL '5' SECOND in CREATE TABLE", time.value)));
     }
     Ok(column)
 }
 
-/// Arguments by position; named ones (`DATA =>`, `TIMECOL =>`, `SIZE =>`, `OFFSET =>`) are put in order.
+/// Arguments by position; named ones (`DATA =>`, `TIMECOL =>`, `SIZE =>`, `OFFSET =>`) are put in order. `None` for a mixture, a name
+/// given twice, and one that is missing.
 fn ordered(args: &[FunctionArg]) -> Option<Vec<SqlExpr>> {
     let mut positional = Vec::new();
     let mut named: [Option<SqlExpr>; 4] = [const { None }; 4];
@@ -141,12 +141,18 @@ fn ordered(args: &[FunctionArg]) -> Option<Vec<SqlExpr>> {
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => {
                 let order = ["DATA", "TIMECOL", "SIZE", "OFFSET"];
                 let at = order.iter().position(|known| name.value.eq_ignore_ascii_case(known))?;
-                named[at] = Some(expr.clone());
+                if named[at].replace(expr.clone()).is_some() {
+                    return None;
+                }
             }
             _ => return None,
         }
     }
-    if positional.is_empty() { Some(named.into_iter().flatten().collect()) } else { Some(positional) }
+    match (positional.is_empty(), named) {
+        (false, [None, None, None, None]) => Some(positional),
+        (true, [Some(data), Some(time), Some(size), offset]) => Some([data, time, size].into_iter().chain(offset).collect()),
+        _ => None,
+    }
 }
 
 fn descriptor(expr: &SqlExpr) -> Option<&Ident> {

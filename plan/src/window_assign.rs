@@ -2,8 +2,8 @@
 //! `window_end`, `window_time`.
 //!
 //! Why a node of its own: the engine's rewrites may move filters and projections past it, but never take it apart. What the cut
-//! must know of a column (that it is the stream's event time, or one of the window's bounds) rides on the column's metadata,
-//! which projections, aliases and views pass on and computations drop.
+//! must know of a column (that it is the stream's event time, or one of the window's bounds) is marked in its metadata where it is
+//! made, and believed only where it came unchanged ([`is_unchanged`]): the engine's casts pass metadata on.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,6 +35,38 @@ impl Bound {
     pub(crate) fn of(field: &Field) -> Option<Self> {
         let name = field.metadata().get(BOUND_KEY)?;
         Self::ALL.iter().find(|(_, known)| known == name).map(|(bound, _)| *bound)
+    }
+}
+
+/// Whether `column` of `plan` is, unchanged, a column that was marked with `key` below: through names, views and filters, but no
+/// computation, not even a cast.
+pub(crate) fn is_unchanged(plan: &LogicalPlan, column: &Column, key: &str) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let index = projection.schema.maybe_index_of_column(column);
+            let mut expr = index.and_then(|index| projection.expr.get(index));
+            while let Some(Expr::Alias(alias)) = expr {
+                if alias.metadata.as_ref().is_some_and(|metadata| metadata.inner().contains_key(key)) {
+                    return true;
+                }
+                expr = Some(&alias.expr);
+            }
+            matches!(expr, Some(Expr::Column(inner)) if is_unchanged(&projection.input, inner, key))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let Some(index) = alias.schema.maybe_index_of_column(column) else { return false };
+            is_unchanged(&alias.input, &alias.input.schema().columns()[index], key)
+        }
+        LogicalPlan::Filter(filter) => is_unchanged(&filter.input, column, key),
+        LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowAssign>() {
+            Some(assign) if assign.input.schema().has_column(column) => is_unchanged(&assign.input, column, key),
+            Some(assign) => {
+                let field = assign.schema.maybe_index_of_column(column).map(|index| assign.schema.field(index));
+                field.is_some_and(|field| field.metadata().contains_key(key))
+            }
+            None => false,
+        },
+        _ => false,
     }
 }
 

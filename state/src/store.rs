@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,6 +85,7 @@ impl Folder {
         let made = make_folder(folder)?;
         let root = std::fs::canonicalize(folder)?;
         probe(&root)?;
+        sweep(&root)?;
         if fsync {
             // The root's parent always: a process that made the root may have died before it came here.
             for parent in made.iter().filter_map(|made| made.parent()).chain(root.parent()) {
@@ -130,6 +132,30 @@ fn probe(root: &FsPath) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Age past which a file that was being written is taken to be left by a dead process. One that is not is written again.
+const ABANDONED: Duration = Duration::from_secs(3_600);
+
+/// Removes what processes that were killed while they stored an object left behind: `{object}#{number}`.
+fn sweep(folder: &FsPath) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            sweep(&path)?;
+            continue;
+        }
+        let name = entry.file_name();
+        let staged =
+            name.to_str().and_then(|name| name.rsplit_once('#')).is_some_and(|(_, number)| number.parse::<u64>().is_ok());
+        let old =
+            || entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|age| age > ABANDONED));
+        if staged && old() {
+            // Another process may sweep the same file.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// Syncs a file, its folder, and the names of folders above that are not known to be on the disk.
@@ -218,6 +244,23 @@ mod tests {
                 assert_eq!(store.get(&Path::from(name)).await.unwrap().bytes().await.unwrap(), name);
             }
         }
+    }
+
+    #[test]
+    fn what_killed_processes_left_half_written_is_swept_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("jobs")).unwrap();
+        let file = |name: &str, age: Duration| {
+            let path = folder.path().join("jobs").join(name);
+            std::fs::write(&path, "x").unwrap();
+            let modified = std::fs::metadata(&path).unwrap().modified().unwrap() - age;
+            File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+            path
+        };
+        let day = Duration::from_secs(86_400);
+        let (left, fresh, object) = (file("a.parquet#1", day), file("b.parquet#1", Duration::ZERO), file("c.parquet", day));
+        open(&address(folder.path()), false).unwrap();
+        assert_eq!([left, fresh, object].map(|path| path.exists()), [false, true, true]);
     }
 
     #[test]

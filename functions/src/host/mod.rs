@@ -27,6 +27,8 @@ pub enum Outcome {
     Stopped,
 }
 
+/// Threads for lanes and merge shards; a job with more of them takes turns.
+const THREADS_MAX: usize = 64;
 /// Rounds of an invocation in a process of its own.
 const PROCESS_ROUNDS: u32 = 8;
 /// How often the collector passes while the job runs.
@@ -41,17 +43,14 @@ const FAILURES_MAX: u32 = 5;
 /// # Errors
 /// The first [`WorkerError`] that trying again does not mend; what was committed stays.
 pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Outcome, WorkerError> {
-    let slots = Arc::new(Slots::new(loaded.topology.slots()));
-    let threads = usize::from(config.parallelism()) + loaded.plan.pipelines.len();
+    let slots = loaded.topology.slots();
+    let threads =
+        usize::from(config.parallelism().max(loaded.topology.parallelism)).min(THREADS_MAX) + loaded.plan.pipelines.len();
+    let takes_turns = slots.len() > threads;
+    let slots = Arc::new(Slots::new(slots, threads));
     let mut servers = Vec::new();
     for number in 0..threads.min(slots.len()) {
-        servers.push(spawn_server(
-            number,
-            patient(ctx, threads >= slots.len()),
-            Arc::clone(loaded),
-            Arc::clone(&slots),
-            config.clone(),
-        )?);
+        servers.push(spawn_server(number, patient(ctx, takes_turns), Arc::clone(loaded), Arc::clone(&slots), config.clone())?);
     }
     let collecting = collect_until_done(ctx, loaded, &slots);
     let collected = collecting.await;
@@ -72,9 +71,9 @@ pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Out
 
 /// Where every slot has a thread of its own, a worker that leaves would only be called again: it stays until another process wants
 /// its share, so an idle job writes nothing.
-fn patient(ctx: &Ctx, thread_for_each_slot: bool) -> Ctx {
+fn patient(ctx: &Ctx, takes_turns: bool) -> Ctx {
     let mut ctx = ctx.clone();
-    if thread_for_each_slot && ctx.tuning.linger > Duration::ZERO {
+    if !takes_turns && ctx.tuning.linger > Duration::ZERO {
         ctx.tuning.linger = Duration::MAX;
     }
     ctx
@@ -96,7 +95,10 @@ fn spawn_server(
     let (done, ended) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let serve = move || {
-        runtime.block_on(serve(&ctx, &loaded, &slots, &config));
+        let serving = std::panic::AssertUnwindSafe(|| runtime.block_on(serve(&ctx, &loaded, &slots, &config)));
+        if let Err(panic) = std::panic::catch_unwind(serving) {
+            give_up(&ctx, &slots, WorkerError::Task(format!("worker {number} panicked: {}", said(panic.as_ref()))));
+        }
         let _ = done.send(());
     };
     let thread = std::thread::Builder::new().name(format!("weir-worker-{number}")).spawn(serve);
@@ -108,8 +110,10 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
     // Each server compiles the plan for itself: its clock functions see its own batches only.
     let own = match crate::job::open(ctx, loaded.job).await {
         Ok(own) => Arc::new(own),
-        Err(error) => return slots.give_up(error.into()),
+        Err(error) => return give_up(ctx, slots, error.into()),
     };
+    // Without a thread for every slot, a source that never ends must not keep the others from theirs.
+    let turn = (slots.len() > slots.threads()).then(|| u64::try_from(ctx.tuning.share_after.as_millis()).unwrap_or(u64::MAX));
     loop {
         if ctx.stop.requested() {
             return;
@@ -118,7 +122,7 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
             Turn::AllDone => return,
             Turn::Wait => ctx.clock.sleep(Duration::from_millis(10)).await,
             Turn::Serve(index, shards) => {
-                let invocation = Invocation { job: loaded.job, shards, rounds_max: None, run_millis_max: None };
+                let invocation = Invocation { job: loaded.job, shards, rounds_max: None, run_millis_max: turn };
                 let result = match config.invoke {
                     Invoke::Thread => worker::run(&invocation, ctx, &own).await,
                     Invoke::Process => {
@@ -129,6 +133,19 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
             }
         }
     }
+}
+
+/// Ends the run: the others commit what they have and leave, even where their source never ends.
+fn give_up(ctx: &Ctx, slots: &Slots, error: WorkerError) {
+    tracing::error!(%error, "the run ends");
+    slots.give_up(error);
+    ctx.stop.request();
+}
+
+/// What a panic says.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a word".to_owned())
 }
 
 /// Says when the slot may be served again.
@@ -143,7 +160,7 @@ async fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, Wor
         Err(error) => {
             let failures = slots.failed(index);
             if !is_passing(&error) || failures >= FAILURES_MAX {
-                slots.give_up(error);
+                give_up(ctx, slots, error);
                 return;
             }
             tracing::warn!(%error, failures, "invocation failed; trying again");
@@ -165,6 +182,7 @@ fn is_passing(error: &WorkerError) -> bool {
         | WorkerError::Options(_)
         | WorkerError::Job(_)
         | WorkerError::Arrow(_)
+        | WorkerError::Print(_)
         | WorkerError::Refused { .. }
         | WorkerError::Replay { .. }
         | WorkerError::Gone { .. } => false,

@@ -20,6 +20,8 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Slots {
     slots: Mutex<Vec<Slot>>,
+    /// Threads that serve them.
+    threads: usize,
     error: Mutex<Option<WorkerError>>,
 }
 
@@ -35,9 +37,13 @@ pub(super) enum Turn {
 }
 
 impl Slots {
-    pub(super) fn new(slots: Vec<Vec<ShardKey>>) -> Self {
+    pub(super) fn new(slots: Vec<Vec<ShardKey>>, threads: usize) -> Self {
         let fresh = |shards| Slot { shards, busy: false, done: false, not_before_micros: i64::MIN, failures: 0 };
-        Self { slots: Mutex::new(slots.into_iter().map(fresh).collect()), error: Mutex::new(None) }
+        Self { slots: Mutex::new(slots.into_iter().map(fresh).collect()), threads, error: Mutex::new(None) }
+    }
+
+    pub(super) fn threads(&self) -> usize {
+        self.threads
     }
 
     pub(super) fn len(&self) -> usize {

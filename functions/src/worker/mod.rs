@@ -38,6 +38,9 @@ use round::Round;
 /// Longest time between two looks at heads of other processes.
 const PATIENCE_MAX: Duration = Duration::from_millis(50);
 
+/// Longest idle time of a worker that did not get all of its shards.
+const LINGER_INCOMPLETE: Duration = Duration::from_millis(500);
+
 /// What starts an invocation: small enough for any queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invocation {
@@ -121,6 +124,9 @@ pub enum WorkerError {
         /// Last epoch consumed.
         after: Epoch,
     },
+    /// Standard output, where the `print` connector writes.
+    #[error("printing results: {0}")]
+    Print(std::io::Error),
     /// A background task died.
     #[error("a background task ended: {0}")]
     Task(String),
@@ -169,7 +175,7 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
         }
     };
     let mut committer = Committer::new(ctx.clone(), claims);
-    let served = worker.serve(ctx, loaded, &mut committer, invocation).await;
+    let served = worker.serve(ctx, loaded, &mut committer, invocation, complete).await;
     let committed = committer.drain().await;
     let left = match (served, committed) {
         (Ok(left), Ok(true)) => left,
@@ -255,7 +261,11 @@ impl Worker {
         loaded: &Arc<Loaded>,
         committer: &mut Committer,
         invocation: &Invocation,
+        complete: bool,
     ) -> Result<Left, WorkerError> {
+        // Shards that somebody else held may be free by now: only leaving finds out.
+        let linger = if complete { ctx.tuning.linger } else { ctx.tuning.linger.min(LINGER_INCOMPLETE) };
+        let linger = i64::try_from(linger.as_micros()).unwrap_or(i64::MAX);
         let mut changes = ctx.table.changes();
         let began = ctx.clock.monotonic_micros();
         let run_max =
@@ -276,7 +286,6 @@ impl Worker {
                 }
                 let now = ctx.clock.monotonic_micros();
                 let since = *idle_since.get_or_insert(now);
-                let linger = i64::try_from(ctx.tuning.linger.as_micros()).unwrap_or(i64::MAX);
                 if ctx.stop.requested() {
                     return Ok(Left::More);
                 }
@@ -301,7 +310,7 @@ impl Worker {
             }
             let served = ctx.clock.monotonic_micros() - began;
             let share = i64::try_from(ctx.tuning.share_after.as_micros()).unwrap_or(i64::MAX);
-            let out_of_time = served >= run_max || (served >= share && ctx.liveness.participants() > 1);
+            let out_of_time = served >= run_max || (served >= share && (!complete || ctx.liveness.participants() > 1));
             if ctx.stop.requested() || out_of_time || invocation.rounds_max.is_some_and(|max| rounds >= max) {
                 return Ok(if self.done() { Left::Done } else { Left::More });
             }

@@ -6,6 +6,7 @@
 //! After a crash the step named last is carried out again by whoever comes; the target makes that harmless.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use datafusion::arrow::array::RecordBatch;
 use weir_connectors::sink::{Step, StepOutcome};
@@ -286,13 +287,12 @@ impl PublisherShard {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the print connector writes to standard output")]
 fn print(rows: &[RecordBatch]) -> Result<(), WorkerError> {
     let mut writer = datafusion::arrow::json::LineDelimitedWriter::new(Vec::new());
     for batch in rows {
         writer.write(batch)?;
     }
     writer.finish()?;
-    print!("{}", String::from_utf8_lossy(&writer.into_inner()));
-    Ok(())
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&writer.into_inner()).and_then(|()| stdout.flush()).map_err(WorkerError::Print)
 }
