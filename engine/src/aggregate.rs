@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use datafusion::arrow::compute::prep_null_mask_filter;
-use datafusion::arrow::datatypes::{Field, FieldRef, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
@@ -12,11 +12,14 @@ use datafusion::physical_expr::expressions::Column;
 use weir_plan::AggregateSpec;
 
 use crate::EngineError;
+use crate::moments::MomentFunction;
 
 /// One aggregate, bound to the columns of the lane's fragment.
 #[derive(Debug)]
 pub struct Aggregate {
     function: AggregateFunctionExpr,
+    /// Instead of the engine's accumulator.
+    moments: Option<MomentFunction>,
     args: Vec<usize>,
     filter: Option<usize>,
     state: Vec<FieldRef>,
@@ -34,10 +37,17 @@ impl Aggregate {
             .schema(Arc::clone(input))
             .alias(spec.name.clone())
             .build()?;
-        let state = (function.state_fields()?.iter())
-            .map(|field| Arc::new(Field::new(state_name(&spec.name, field.name()), field.data_type().clone(), true)))
-            .collect();
-        Ok(Self { function, args: spec.args.clone(), filter: spec.filter, state })
+        let moments = MomentFunction::named(spec.function.name());
+        let part = |name: String, data_type: &DataType| Arc::new(Field::new(name, data_type.clone(), true));
+        let state = match moments {
+            Some(moments) => {
+                (moments.parts().iter()).map(|(name, data_type)| part(format!("{}__{name}", spec.name), data_type)).collect()
+            }
+            None => (function.state_fields()?.iter())
+                .map(|field| part(state_name(&spec.name, field.name()), field.data_type()))
+                .collect(),
+        };
+        Ok(Self { function, moments, args: spec.args.clone(), filter: spec.filter, state })
     }
 
     /// Columns of its partial, named `{output}__{part}`.
@@ -58,7 +68,10 @@ impl Aggregate {
     /// # Errors
     /// [`EngineError::Query`] if the function has no vectorised form; the plan lists only those that do.
     pub fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, EngineError> {
-        Ok(self.function.create_groups_accumulator()?)
+        match self.moments {
+            Some(moments) => Ok(moments.accumulator()),
+            None => Ok(self.function.create_groups_accumulator()?),
+        }
     }
 
     /// Its argument columns of `rows` and the rows its FILTER lets through.

@@ -18,6 +18,7 @@ pub mod panes;
 pub mod rowtime;
 
 mod error;
+mod moments;
 mod open_panes;
 mod spill;
 

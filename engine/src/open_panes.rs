@@ -10,7 +10,7 @@ use datafusion::arrow::compute::concat_batches;
 
 use crate::EngineError;
 use crate::pane_table::{PaneShape, PaneTable};
-use crate::spill::{Rows, SpilledPane};
+use crate::spill::{Rows, SpillFiles, SpilledPane};
 
 /// How much a merge shard may hold in memory, and where the rest goes.
 #[derive(Debug, Clone)]
@@ -59,17 +59,19 @@ struct Moving {
 }
 
 /// Open panes by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct OpenPanes {
     panes: BTreeMap<i64, Pane>,
     held: usize,
-    budget: StateBudget,
+    bytes_max: usize,
+    files: SpillFiles,
     scratch: Vec<usize>,
 }
 
 impl OpenPanes {
     pub(crate) fn new(budget: StateBudget) -> Self {
-        Self { budget, ..Self::default() }
+        let files = SpillFiles::new(budget.folder);
+        Self { panes: BTreeMap::new(), held: 0, bytes_max: budget.bytes_max, files, scratch: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,10 +111,10 @@ impl OpenPanes {
         match (&mut *pane, rows) {
             (Pane::Held(table), Rows::Partial) => table.merge(shape, batch, &mut self.scratch)?,
             (Pane::Held(table), Rows::Raw) => table.update(shape, batch, &mut self.scratch)?,
-            (Pane::Spilled(spilled), rows) => spilled.append(shape, rows, batch)?,
+            (Pane::Spilled(spilled), rows) => spilled.append(&mut self.files, shape, rows, batch)?,
         }
         self.held = (self.held + pane.bytes()).saturating_sub(before);
-        if self.held > self.budget.bytes_max { self.spill(shape) } else { Ok(()) }
+        if self.held > self.bytes_max { self.spill(shape) } else { Ok(()) }
     }
 
     /// Ends pane `number` as results, sorted by key group and then by first arrival.
@@ -123,7 +125,7 @@ impl OpenPanes {
             Pane::Spilled(mut spilled) => {
                 let mut parts = Vec::new();
                 for bucket in 0..SpilledPane::bucket_count() {
-                    if let Some(table) = spilled.fold(shape, bucket, &mut self.scratch)? {
+                    if let Some(table) = spilled.fold(&mut self.files, shape, bucket, &mut self.scratch)? {
                         parts.push(table.into_results(shape, number)?);
                     }
                 }
@@ -156,7 +158,7 @@ impl OpenPanes {
                     }
                 }
                 Some(Pane::Spilled(from)) => {
-                    let to = Box::new(from.same_buckets(&self.budget.folder)?);
+                    let to = Box::new(from.same_buckets());
                     pass.moving = Some(Moving { number, from, to, bucket: 0 });
                 }
                 None => {}
@@ -168,11 +170,11 @@ impl OpenPanes {
     fn store_bucket(&mut self, shape: &PaneShape, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
         let Some(moving) = &mut pass.moving else { return Ok(None) };
         while moving.bucket < SpilledPane::bucket_count() {
-            let folded = moving.from.fold(shape, moving.bucket, &mut self.scratch)?;
+            let folded = moving.from.fold(&mut self.files, shape, moving.bucket, &mut self.scratch)?;
             moving.bucket += 1;
             if let Some(table) = folded {
                 let rows = table.into_partial(shape, moving.number)?;
-                moving.to.keep(&rows)?;
+                moving.to.keep(&mut self.files, &rows)?;
                 return Ok(Some(rows));
             }
         }
@@ -188,16 +190,27 @@ impl OpenPanes {
         Some(pane)
     }
 
+    /// Writes what spilled panes have gathered: nothing else is held any more.
+    fn flush(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
+        for pane in self.panes.values_mut() {
+            if let Pane::Spilled(spilled) = pane {
+                spilled.flush(&mut self.files, shape)?;
+            }
+        }
+        self.held = 0;
+        Ok(())
+    }
+
     /// Spills the largest panes until half of the budget is free.
     fn spill(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
-        while self.held > self.budget.bytes_max / 2 {
+        while self.held > self.bytes_max / 2 {
             let held = self.panes.iter().filter_map(|(number, pane)| match pane {
                 Pane::Held(table) => Some((table.bytes(), *number)),
                 Pane::Spilled(_) => None,
             });
-            let Some((_, number)) = held.max() else { return Ok(()) };
+            let Some((_, number)) = held.max() else { return self.flush(shape) };
             let Some(Pane::Held(table)) = self.take(number) else { return Ok(()) };
-            let spilled = SpilledPane::new(&self.budget.folder, shape, number, table)?;
+            let spilled = SpilledPane::new(&mut self.files, shape, number, table)?;
             self.panes.insert(number, Pane::Spilled(Box::new(spilled)));
         }
         Ok(())

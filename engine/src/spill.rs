@@ -8,12 +8,13 @@
 //! table --into_partial--> by bucket of key groups --> chunks of the file      one bucket fits in memory when the pane does not
 //! rows  --gathered------> by bucket of key groups --> chunks of the file  --fold bucket by bucket, ascending--> table --> fired
 //! ```
-//! The file has no name: whatever kills the process frees it.
+//! The files have no names: whatever kills the process frees them.
 
 use std::fs::File;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
@@ -39,10 +40,38 @@ pub(crate) enum Rows {
     Raw,
 }
 
-/// A run of rows in the file.
+/// Bytes past which chunks go to another file; a file's space is free again when no pane has a chunk in it.
+const FILE_BYTES: u64 = 256 << 20;
+
+/// The files of one shard's spilled panes: many small panes share one.
+#[derive(Debug)]
+pub(crate) struct SpillFiles {
+    folder: PathBuf,
+    current: Option<(Arc<File>, u64)>,
+}
+
+impl SpillFiles {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, current: None }
+    }
+
+    fn append(&mut self, rows: Rows, bytes: &[u8]) -> Result<Chunk, EngineError> {
+        let failed = |source| EngineError::Spill { place: self.folder.display().to_string(), source };
+        let (file, offset) = match self.current.take().filter(|(_, end)| *end < FILE_BYTES) {
+            Some(current) => current,
+            None => (Arc::new(tempfile::tempfile_in(&self.folder).map_err(failed)?), 0),
+        };
+        file.write_all_at(bytes, offset).map_err(failed)?;
+        self.current = Some((Arc::clone(&file), offset + bytes.len() as u64));
+        Ok(Chunk { rows, file, offset, bytes: bytes.len() })
+    }
+}
+
+/// A run of rows in a file.
 #[derive(Debug)]
 struct Chunk {
     rows: Rows,
+    file: Arc<File>,
     offset: u64,
     bytes: usize,
 }
@@ -50,8 +79,6 @@ struct Chunk {
 /// A pane whose groups lie on disk.
 #[derive(Debug)]
 pub(crate) struct SpilledPane {
-    file: File,
-    end: u64,
     /// First key group and key groups of all buckets.
     range: (u16, u16),
     buckets: Vec<Vec<Chunk>>,
@@ -60,37 +87,36 @@ pub(crate) struct SpilledPane {
 }
 
 impl SpilledPane {
-    /// Writes `table`, all that pane `pane` held, into a file in `folder`.
+    /// Writes `table`, all that pane `pane` held.
     ///
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
-    pub(crate) fn new(folder: &Path, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
+    pub(crate) fn new(files: &mut SpillFiles, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
         let rows = table.into_partial(shape, pane)?;
         let groups = rows.column(0).as_primitive::<UInt16Type>().values();
         let first = groups.first().copied().unwrap_or(0);
         let count = groups.last().map_or(1, |last| last - first + 1);
-        let mut spilled = Self::empty(folder, (first, count))?;
-        spilled.keep(&rows)?;
+        let mut spilled = Self::empty((first, count));
+        spilled.keep(files, &rows)?;
         Ok(spilled)
     }
 
     /// A pane without rows, cut into the same buckets.
-    pub(crate) fn same_buckets(&self, folder: &Path) -> Result<Self, EngineError> {
-        Self::empty(folder, self.range)
+    pub(crate) fn same_buckets(&self) -> Self {
+        Self::empty(self.range)
     }
 
-    fn empty(folder: &Path, range: (u16, u16)) -> Result<Self, EngineError> {
-        let file = tempfile::tempfile_in(folder).map_err(|source| spill_error(folder, source))?;
+    fn empty(range: (u16, u16)) -> Self {
         let buckets = (0..BUCKETS).map(|_| Vec::new()).collect();
-        Ok(Self { file, end: 0, range, buckets, gathered: Vec::new(), gathered_bytes: 0 })
+        Self { range, buckets, gathered: Vec::new(), gathered_bytes: 0 }
     }
 
     /// Writes folded rows, sorted by key group.
     ///
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
-    pub(crate) fn keep(&mut self, partial: &RecordBatch) -> Result<(), EngineError> {
-        self.write(Rows::Partial, partial, partial.column(0))
+    pub(crate) fn keep(&mut self, files: &mut SpillFiles, partial: &RecordBatch) -> Result<(), EngineError> {
+        self.write(files, Rows::Partial, partial, partial.column(0))
     }
 
     /// Bytes held in memory.
@@ -102,10 +128,16 @@ impl SpilledPane {
     ///
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
-    pub(crate) fn append(&mut self, shape: &PaneShape, rows: Rows, batch: &RecordBatch) -> Result<(), EngineError> {
+    pub(crate) fn append(
+        &mut self,
+        files: &mut SpillFiles,
+        shape: &PaneShape,
+        rows: Rows,
+        batch: &RecordBatch,
+    ) -> Result<(), EngineError> {
         self.gathered_bytes += batch.get_array_memory_size();
         self.gathered.push((rows, batch.clone()));
-        if self.gathered_bytes < GATHERED_BYTES_MAX { Ok(()) } else { self.flush(shape) }
+        if self.gathered_bytes < GATHERED_BYTES_MAX { Ok(()) } else { self.flush(files, shape) }
     }
 
     /// Folds bucket `bucket` of [`Self::bucket_count`]; all of them, ascending, are the pane in the order of its key groups.
@@ -114,17 +146,18 @@ impl SpilledPane {
     /// [`EngineError::Spill`] if the disk does not give back what was written.
     pub(crate) fn fold(
         &mut self,
+        files: &mut SpillFiles,
         shape: &PaneShape,
         bucket: usize,
         scratch: &mut Vec<usize>,
     ) -> Result<Option<PaneTable>, EngineError> {
-        self.flush(shape)?;
+        self.flush(files, shape)?;
         if self.buckets[bucket].is_empty() {
             return Ok(None);
         }
         let mut table = PaneTable::new(shape)?;
         for chunk in &self.buckets[bucket] {
-            for batch in self.read(chunk)? {
+            for batch in chunk.read()? {
                 match chunk.rows {
                     Rows::Partial => table.merge(shape, &batch, scratch)?,
                     Rows::Raw => table.update(shape, &batch, scratch)?,
@@ -140,7 +173,7 @@ impl SpilledPane {
     }
 
     /// Writes what was gathered, runs of one kind at a time: the order of a key's rows never changes.
-    fn flush(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
+    pub(crate) fn flush(&mut self, files: &mut SpillFiles, shape: &PaneShape) -> Result<(), EngineError> {
         let gathered = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
         for run in gathered.chunk_by(|(a, _), (b, _)| a == b) {
@@ -149,14 +182,14 @@ impl SpilledPane {
             match rows {
                 Rows::Partial => {
                     let sorted = sorted_by_key_group(&batch, 0, shape.key_group_count())?;
-                    self.write(Rows::Partial, &sorted, sorted.column(0))?;
+                    self.write(files, Rows::Partial, &sorted, sorted.column(0))?;
                 }
                 Rows::Raw => {
                     let groups = shape.key_groups(&batch.columns()[1..=shape.key_count()], batch.num_rows())?;
                     let (order, _) = sort_by_key_group(&groups, shape.key_group_count());
                     let sorted = take_record_batch(&batch, &order)?;
                     let groups: ArrayRef = datafusion::arrow::compute::take(&groups, &order, None)?;
-                    self.write(Rows::Raw, &sorted, &groups)?;
+                    self.write(files, Rows::Raw, &sorted, &groups)?;
                 }
             }
         }
@@ -164,7 +197,7 @@ impl SpilledPane {
     }
 
     /// Writes rows sorted by `groups`, cut into buckets.
-    fn write(&mut self, rows: Rows, sorted: &RecordBatch, groups: &ArrayRef) -> Result<(), EngineError> {
+    fn write(&mut self, files: &mut SpillFiles, rows: Rows, sorted: &RecordBatch, groups: &ArrayRef) -> Result<(), EngineError> {
         let groups: &UInt16Array = groups.as_primitive::<UInt16Type>();
         let mut start = 0;
         while start < sorted.num_rows() {
@@ -173,9 +206,7 @@ impl SpilledPane {
             let mut writer = StreamWriter::try_new(Vec::new(), sorted.schema_ref())?;
             writer.write(&sorted.slice(start, length))?;
             let bytes = writer.into_inner()?;
-            self.file.write_all(&bytes).map_err(|source| spill_error(Path::new("the spill file"), source))?;
-            self.buckets[bucket].push(Chunk { rows, offset: self.end, bytes: bytes.len() });
-            self.end += bytes.len() as u64;
+            self.buckets[bucket].push(files.append(rows, &bytes)?);
             start += length;
         }
         Ok(())
@@ -187,15 +218,13 @@ impl SpilledPane {
         let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
         place.min(BUCKETS - 1)
     }
-
-    fn read(&self, chunk: &Chunk) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut bytes = vec![0; chunk.bytes];
-        let read = self.file.read_exact_at(&mut bytes, chunk.offset);
-        read.map_err(|source| spill_error(Path::new("the spill file"), source))?;
-        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
-    }
 }
 
-fn spill_error(place: &Path, source: std::io::Error) -> EngineError {
-    EngineError::Spill { place: place.display().to_string(), source }
+impl Chunk {
+    fn read(&self) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut bytes = vec![0; self.bytes];
+        let read = self.file.read_exact_at(&mut bytes, self.offset);
+        read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })?;
+        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
+    }
 }

@@ -151,6 +151,7 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
     let plan = weir_plan::compile(sql).await?;
     let settings = ScriptSettings::new(&plan.options)?;
     let parallelism = settings.parallelism.unwrap_or(parallelism).clamp(1, key_groups);
+    check_limits(&plan, parallelism)?;
     let pinned = pin_all(ctx, &plan).await?;
     let job = ctx.ids.job();
     let topology = Topology::new(job, &plan, parallelism, key_groups);
@@ -189,6 +190,26 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
         CreateOutcome::Created => loaded(row, object, plan),
         CreateOutcome::NameTaken(other) => open_same(ctx, other, name, sql).await,
     }
+}
+
+/// Most shards of a stage: a receiver's head names each of its inputs, and a row has a size (T4).
+const PARALLELISM_MAX: u16 = 128;
+/// Most INSERTs of a script: a job is created, and a worker's round committed, by one transaction.
+const PIPELINES_MAX: usize = 24;
+
+fn check_limits(plan: &JobPlan, parallelism: u16) -> Result<(), JobError> {
+    let pipelines = plan.pipelines.len();
+    if parallelism > PARALLELISM_MAX {
+        return Err(JobError::Options(format!(
+            "parallelism {parallelism} is too large: at most {PARALLELISM_MAX} shards a stage"
+        )));
+    }
+    if pipelines > PIPELINES_MAX {
+        return Err(JobError::Options(format!(
+            "the script has {pipelines} INSERTs: at most {PIPELINES_MAX}; put the others in a script of their own"
+        )));
+    }
+    Ok(())
 }
 
 async fn pin_all(ctx: &Ctx, plan: &JobPlan) -> Result<Vec<Pinned>, JobError> {

@@ -35,9 +35,8 @@ impl Liveness for UnknownLiveness {
 #[derive(Debug)]
 pub struct LockedOwners {
     folder: PathBuf,
-    owner: OwnerId,
-    /// Held for the life of the process.
-    _lock: File,
+    /// This process, if it takes part, with its lock, held for its life.
+    owner: Option<(OwnerId, File)>,
 }
 
 impl LockedOwners {
@@ -52,7 +51,17 @@ impl LockedOwners {
         let lock = File::create(&unnamed)?;
         lock.lock()?;
         std::fs::rename(&unnamed, lock_path(folder, owner))?;
-        Ok(Self { folder: folder.to_owned(), owner, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), owner: Some((owner, lock)) })
+    }
+
+    /// Looks at the owners in `folder` without being one.
+    #[must_use]
+    pub fn watch(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), owner: None }
+    }
+
+    fn own_lock(&self) -> Option<PathBuf> {
+        self.owner.as_ref().map(|(owner, _)| lock_path(&self.folder, *owner))
     }
 
     fn is_locked(path: &Path) -> OwnerLiveness {
@@ -67,7 +76,7 @@ impl LockedOwners {
 
 impl Liveness for LockedOwners {
     fn of(&self, owner: OwnerId) -> OwnerLiveness {
-        if owner == self.owner {
+        if self.owner.as_ref().is_some_and(|(own, _)| *own == owner) {
             return OwnerLiveness::Alive;
         }
         Self::is_locked(&lock_path(&self.folder, owner))
@@ -78,7 +87,7 @@ impl Liveness for LockedOwners {
         let mut living = 1;
         for path in entries.flatten().map(|entry| entry.path()) {
             let is_lock = path.extension().is_some_and(|extension| extension == "lock");
-            if !is_lock || path == lock_path(&self.folder, self.owner) {
+            if !is_lock || Some(&path) == self.own_lock().as_ref() {
                 continue;
             }
             match Self::is_locked(&path) {
@@ -94,7 +103,9 @@ impl Liveness for LockedOwners {
 
 impl Drop for LockedOwners {
     fn drop(&mut self) {
-        drop(std::fs::remove_file(lock_path(&self.folder, self.owner)));
+        if let Some(path) = self.own_lock() {
+            drop(std::fs::remove_file(path));
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use object_store::ObjectStore;
 use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, SqliteTable, TableCounts, self_test};
 use weir_engine::StateBudget;
 use weir_model::{Clock, Ids};
@@ -45,16 +46,43 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`] naming the place and the remedy.
 pub async fn open(config: &Config) -> Result<Opened, OpenError> {
+    let store = open_store(config)?;
+    let table = open_table(config, config.durability == Durability::Fsync)?;
+    self_test::run(table.as_ref(), &RandomIds::new().owner().to_string()).await?;
+    assemble(config, store, table, true)
+}
+
+/// Opens what `config` names to look at it: nothing is made, and no shard is asked for.
+///
+/// # Errors
+/// [`OpenError`]; also if there is no store.
+pub fn open_to_look(config: &Config) -> Result<Opened, OpenError> {
+    if let Some(folder) = folder(config).filter(|folder| !folder.is_dir()) {
+        let message = format!("there is no store in {}: name the one of the job with --store file://DIR", folder.display());
+        return Err(OpenError::Settings(message));
+    }
+    assemble(config, open_store(config)?, open_table(config, config.durability == Durability::Fsync)?, false)
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    Ok(store::open(&config.store, config.durability == Durability::Fsync)?)
+}
+
+fn assemble(
+    config: &Config,
+    store: Arc<dyn ObjectStore>,
+    inner: Arc<dyn CoordinationStore>,
+    takes_part: bool,
+) -> Result<Opened, OpenError> {
     let fsync = config.durability == Durability::Fsync;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn Ids> = Arc::new(RandomIds::new());
     let objects = Arc::new(Requests::default());
-    let store = Arc::new(CountingStore::new(store::open(&config.store, fsync)?, Arc::clone(&objects)));
+    let store = Arc::new(CountingStore::new(store, Arc::clone(&objects)));
     let table = Arc::new(TableCounts::default());
-    let inner = open_table(config, fsync)?;
-    self_test::run(inner.as_ref(), &ids.owner().to_string()).await?;
     let owner = ids.owner();
     let liveness: Arc<dyn Liveness> = match folder(config) {
+        Some(folder) if !takes_part => Arc::new(LockedOwners::watch(&folder.join("owners"))),
         Some(folder) => Arc::new(LockedOwners::register(&folder.join("owners"), owner).map_err(|error| {
             OpenError::Settings(format!(
                 "folder {}: {error}; choose a folder this user may write with --store file://DIR",

@@ -54,9 +54,7 @@ pub struct CheckpointRef {
     /// Its objects, in order: rows ascending by pane and key group across all. None where the state at that epoch is empty.
     #[serde(default)]
     pub objects: Vec<SegmentRef>,
-    /// Positions at that epoch: nothing at or before them is read again by this shard (G3).
-    pub positions: BTreeMap<String, Epoch>,
-    /// Input watermarks at that epoch, by upstream shard.
+    /// Inputs at that epoch, by upstream shard: nothing at or before their epochs is read again by this shard (G3).
     pub inputs: BTreeMap<String, InputState>,
     /// Watermark of the shard at that epoch.
     pub watermark: Watermark,
@@ -227,6 +225,6 @@ impl Head {
         if stateless {
             return self.inputs.get(&name).map(|input| input.epoch).unwrap_or_default();
         }
-        self.checkpoint.as_ref().and_then(|c| c.positions.get(&name)).copied().unwrap_or_default()
+        self.checkpoint.as_ref().and_then(|c| c.inputs.get(&name)).map(|input| input.epoch).unwrap_or_default()
     }
 }

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::physical_plan::ExecutionPlan;
 
 use crate::PlanError;
+use crate::functions::not_null;
 use crate::window_assign::ROWTIME_KEY;
 
 /// A declared table.
@@ -143,13 +144,14 @@ impl TableProvider for StreamTable {
     }
 }
 
-/// Casts `plan`'s columns to `schema`, by position; names become the schema's.
-pub(crate) fn cast_to_sink(plan: LogicalPlan, schema: &Schema) -> Result<LogicalPlan> {
+/// Casts `plan`'s columns to `schema`, by position; names become the schema's. NULL in a column that is NOT NULL is an error of the row.
+pub(crate) fn cast_to_sink(plan: LogicalPlan, schema: &Schema, sink: &str) -> Result<LogicalPlan> {
     let columns: Vec<Expr> = (plan.schema().iter().zip(schema.fields()))
         .map(|((qualifier, from), to)| {
             let column = Expr::Column(Column::new(qualifier.cloned(), from.name()));
             let cast_needed = from.data_type() != to.data_type();
             let value = if cast_needed { cast(column, to.data_type().clone()) } else { column };
+            let value = if from.is_nullable() && !to.is_nullable() { not_null(value, sink, to.name()) } else { value };
             value.alias(to.name())
         })
         .collect();

@@ -7,6 +7,7 @@ use datafusion::common::DFSchema;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::optimizer::Optimizer;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement as EngineStatement;
@@ -15,14 +16,15 @@ use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, ExprWithAlias, Ident, Que
 mod columns;
 mod watermark;
 
-use self::columns::{check_columns, fill_missing, sink_columns};
+use self::columns::{check_columns, check_missing, fill_missing, sink_columns};
 use self::watermark::watermark;
 use crate::catalog::{Catalog, Table, cast_to_sink, physical_schema, qualified};
 use crate::clock::BatchClock;
+use crate::cut::Rewrites;
 use crate::functions::clock_functions;
 use crate::parse::{self, ColumnKind, CreateTable, Insert, Statement};
 use crate::relations::Relations;
-use crate::rules::optimizer_rules;
+use crate::rules::optimizer;
 use crate::{JobPlan, PlanError, cut, meaning};
 
 /// Compiles a script.
@@ -77,7 +79,6 @@ fn session(clock: &BatchClock, catalog: &Arc<RwLock<Catalog>>) -> Result<Session
         .with_aggregate_functions(meaning::aggregate_functions())
         .with_type_planner(Arc::new(meaning::FlinkTypes))
         .with_relation_planners(vec![Arc::new(Relations { catalog: Arc::clone(catalog) })])
-        .with_optimizer_rules(optimizer_rules())
         .build();
     for function in clock_functions(clock) {
         state.register_udf(Arc::new(function)).map_err(PlanError::from_engine)?;
@@ -174,6 +175,12 @@ impl Planner {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn optimized(&self, plan: LogicalPlan, guards: bool, rules: &Optimizer) -> datafusion::error::Result<LogicalPlan> {
+        let plan = if guards { meaning::guarded(plan)? } else { plan };
+        let analyzed = self.state.analyzer().execute_and_check(plan, self.state.config_options(), |_, _| {})?;
+        rules.optimize(analyzed, &self.state, |_, _| {})
+    }
+
     async fn insert(&self, insert: Insert) -> Result<crate::Pipeline, PlanError> {
         let sink = {
             let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
@@ -187,12 +194,16 @@ impl Planner {
         let plan = self.query(insert.query).await?;
         let columns = sink_columns(&sink.schema, &insert.columns, &insert.table)?;
         check_columns(&plan, &columns, &insert.table)?;
-        let plan = cast_to_sink(plan, &columns).map_err(PlanError::from_engine)?;
+        let plan = cast_to_sink(plan, &columns, &sink.name).map_err(PlanError::from_engine)?;
+        check_missing(&columns, &sink.schema, &insert.table)?;
         let plan = fill_missing(plan, &columns, &sink.schema).map_err(PlanError::from_engine)?;
         cut::refuse_shapes(&plan).map_err(|error| error.at_ident(&insert.table))?;
-        let plan = self.state.optimize(&plan).map_err(PlanError::from_engine)?;
+        let guards = meaning::plan_can_fail(&plan);
+        let rules = optimizer(guards);
+        let plan = self.optimized(plan, guards, &rules).map_err(PlanError::from_engine)?;
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        cut::cut(&plan, &catalog, &sink, &self.state).map_err(|error| error.at_ident(&insert.table))
+        cut::cut(&plan, &catalog, &sink, &Rewrites { rules: &rules, state: &self.state })
+            .map_err(|error| error.at_ident(&insert.table))
     }
 }
 

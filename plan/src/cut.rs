@@ -13,11 +13,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, ident};
+use datafusion::logical_expr::{
+    Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
+};
+use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
 use crate::job::{AggregateSpec, Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
@@ -60,16 +63,22 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
 }
 
 /// Cuts `plan`, whose columns are the sink's.
-pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, state: &SessionState) -> Result<Pipeline, PlanError> {
+pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, PlanError> {
     let sink = SinkTable { name: sink.name.clone(), schema: Arc::clone(&sink.schema), options: sink.options.clone() };
     let pipeline = match find_aggregate(plan)? {
-        None => stateless(plan, catalog, sink, state),
-        Some(aggregate) => windowed(plan, aggregate, catalog, sink, state),
+        None => stateless(plan, catalog, sink, rewrites),
+        Some(aggregate) => windowed(plan, aggregate, catalog, sink, rewrites),
     };
     pipeline.map_err(|error| match error {
         CutError::Refused(error) => error,
         CutError::Engine(error) => PlanError::from_engine(error),
     })
+}
+
+/// The engine's rewrites that this query may undergo.
+pub(crate) struct Rewrites<'a> {
+    pub(crate) rules: &'a Optimizer,
+    pub(crate) state: &'a SessionState,
 }
 
 enum CutError {
@@ -109,12 +118,12 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Option<&Aggregate>, PlanError> {
     }
 }
 
-fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: SinkTable, state: &SessionState) -> Result<Pipeline, CutError> {
+fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: SinkTable, rewrites: &Rewrites<'_>) -> Result<Pipeline, CutError> {
     let (scan, _) = below(plan)?;
     let input = replace_leaf(plan, scan, None, false)?;
     let mut source = source_table(scan, catalog)?;
     source.rowtime = None;
-    Ok(Pipeline { source, input: fragment(input, state)?, input_with_row: None, window: None, sink })
+    Ok(Pipeline { source, input: fragment(input, rewrites)?, input_with_row: None, window: None, sink })
 }
 
 fn windowed(
@@ -122,7 +131,7 @@ fn windowed(
     aggregate: &Aggregate,
     catalog: &Catalog,
     sink: SinkTable,
-    state: &SessionState,
+    rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
     let (scan, assign) = below(&aggregate.input)?;
     let Some(assign) = assign else {
@@ -133,11 +142,13 @@ fn windowed(
         .into());
     };
     let shape = AggregateShape::new(plan, aggregate)?;
+    refuse_clocks(&aggregate.input)?;
+    refuse_clocks(&LogicalPlan::Aggregate(aggregate.clone()))?;
     let input = |with_row| -> Result<Fragment, CutError> {
         let inner = replace_leaf(&aggregate.input, scan, Some(assign), with_row)?;
         let mut columns = shape.input_columns.clone();
         columns.extend(with_row.then(|| ident(ROW)));
-        fragment(LogicalPlanBuilder::from(inner).project(columns)?.build()?, state)
+        fragment(LogicalPlanBuilder::from(inner).project(columns)?.build()?, rewrites)
     };
     let output = shape.output(plan, aggregate, assign)?;
     Ok(Pipeline {
@@ -149,14 +160,39 @@ fn windowed(
             offset_micros: assign.offset_micros,
             keys: shape.keys.clone(),
             aggregates: shape.specs.clone(),
-            output: fragment(output, state)?,
+            output: fragment(output, rewrites)?,
         }),
         sink,
     })
 }
 
-fn fragment(plan: LogicalPlan, state: &SessionState) -> Result<Fragment, CutError> {
-    Ok(Fragment { plan: state.optimizer().optimize(plan, state, |_, _| {})? })
+/// Rows behind their lane's watermark are evaluated again by the merge shard, at another instant: a row could belong to two keys, or
+/// to none.
+fn refuse_clocks(plan: &LogicalPlan) -> Result<(), CutError> {
+    let mut found = None;
+    plan.apply(|node| {
+        for expr in node.expressions() {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(call) = expr
+                    && call.func.signature().volatility == Volatility::Volatile
+                {
+                    found = Some(call.func.name().to_uppercase());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        None => Ok(()),
+        Some(name) => Err(PlanError::new(format!("{name} before a window is not supported"))
+            .hint("rows of one window would see several instants: use the event time, or the clock after the window")
+            .into()),
+    }
+}
+
+fn fragment(plan: LogicalPlan, rewrites: &Rewrites<'_>) -> Result<Fragment, CutError> {
+    Ok(Fragment { plan: rewrites.rules.optimize(plan, rewrites.state, |_, _| {})? })
 }
 
 /// The scan at the bottom, and the window assignment on the way.
@@ -321,6 +357,11 @@ impl AggregateShape {
                 .hint("count without DISTINCT, or group by the column")
                 .into());
         }
+        if function == "count" && params.args.len() > 1 {
+            return Err(PlanError::new("COUNT of several columns is not supported yet")
+                .hint("write COUNT(*) FILTER (WHERE a IS NOT NULL AND b IS NOT NULL)")
+                .into());
+        }
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
             return Err(PlanError::new(format!("ORDER BY and NULLS in {function} are not supported yet"))
                 .hint("leave them out")
@@ -400,10 +441,14 @@ fn result_names(plan: &LogicalPlan, aggregate: &Aggregate) -> Vec<String> {
         let column = Column::new(qualifier.cloned(), field.name());
         let named = |expr: &Expr| match expr {
             Expr::Alias(alias) => {
-                let inner = match alias.expr.as_ref() {
-                    Expr::Cast(cast) => cast.expr.as_ref(),
-                    inner => inner,
-                };
+                let mut inner = alias.expr.as_ref();
+                loop {
+                    inner = match inner {
+                        Expr::Cast(cast) => cast.expr.as_ref(),
+                        Expr::ScalarFunction(call) if call.func.name() == functions::NOT_NULL => &call.args[0],
+                        _ => break,
+                    };
+                }
                 matches!(inner, Expr::Column(found) if *found == column).then(|| alias.name.clone())
             }
             _ => None,

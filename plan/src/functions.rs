@@ -144,3 +144,50 @@ impl ScalarUDFImpl for ClockFunction {
         Ok(ColumnarValue::Scalar(value))
     }
 }
+
+/// Name of the function that refuses NULL.
+pub(crate) const NOT_NULL: &str = "weir_not_null";
+
+/// `value`, or an error that names the sink's column where it is NULL.
+pub(crate) fn not_null(value: Expr, table: &str, column: &str) -> Expr {
+    let signature = Signature::any(1, Volatility::Immutable);
+    let function = NotNull { place: format!("column {column} of {table} is NOT NULL"), signature };
+    ScalarUDF::new_from_impl(function).call(vec![value])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct NotNull {
+    place: String,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for NotNull {
+    fn name(&self) -> &str {
+        NOT_NULL
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        Ok(arg_types[0].clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let nulls = match &args.args[0] {
+            ColumnarValue::Array(array) => array.null_count(),
+            ColumnarValue::Scalar(value) => {
+                if value.is_null() {
+                    args.number_rows
+                } else {
+                    0
+                }
+            }
+        };
+        if nulls > 0 {
+            return datafusion::common::exec_err!("{}, and the query gives NULL for {nulls} rows of a batch", self.place);
+        }
+        Ok(args.args[0].clone())
+    }
+}

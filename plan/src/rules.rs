@@ -17,10 +17,18 @@ const KEPT: [&str; 7] = [
     "extract_leaf_expressions",
 ];
 
+/// Rules that merge a filter with the one below it, or make AND and OR of a CASE.
+const MOVES_PAST_GUARDS: [&str; 2] = ["push_down_filter", "simplify_expressions"];
+
 /// The engine's rules, in its order, without those for joins, subqueries, limits, sorts, unions and DISTINCT: plans with these are
 /// refused, and a rule that assumed the whole input is there (empty relations, aggregate statistics) must never run.
-pub(crate) fn optimizer_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    Optimizer::new().rules.into_iter().filter(|rule| KEPT.contains(&rule.name())).collect()
+///
+/// - `guards`: leave out also those that evaluate an expression before its guard, because one can fail.
+pub(crate) fn optimizer(guards: bool) -> Optimizer {
+    let runs = |rule: &Arc<dyn OptimizerRule + Send + Sync>| {
+        KEPT.contains(&rule.name()) && !(guards && MOVES_PAST_GUARDS.contains(&rule.name()))
+    };
+    Optimizer::with_rules(Optimizer::new().rules.into_iter().filter(runs).collect())
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::{SegmentCache, StateError};
 pub const PART_BYTES: usize = 64 << 20;
 
 /// Rows past which a run of panes ends.
-const RUN_ROWS: usize = 8_192;
+const RUN_ROWS: usize = 1 << 20;
 
 /// Encodes rows of `shard`'s open panes, ascending by pane and key group; `None` if there are no rows: an empty state needs no object.
 ///

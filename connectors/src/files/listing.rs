@@ -105,7 +105,11 @@ pub async fn discover(store: &dyn ObjectStore, options: TableOptions<'_>) -> Res
     let options = FileOptions::new(options)?;
     let mut listing = FileListing { format: options.format, files: Vec::new(), splits: Vec::new() };
     let found = expand(&options)?;
-    if found.is_empty() && options.mode == Mode::Bounded {
+    if options.mode == Mode::Continuous {
+        // Any of them may be being written: the reader settles them like those that appear later.
+        return Ok(listing);
+    }
+    if found.is_empty() {
         return Err(options.error(format!("path {} names no file: give a file, a folder with files, or a glob", options.path)));
     }
     for local in found {

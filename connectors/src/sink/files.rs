@@ -40,6 +40,8 @@ const FILE_BYTES_DEFAULT: u64 = 128 << 20;
 
 /// Known keys: `path`, `format`, and the size at which a file is full.
 const OPTIONS: [&str; 4] = ["connector", "path", "format", "sink.rolling-policy.file-size"];
+/// Times a staging folder is made again when its parent vanished meanwhile.
+const PREPARE_AGAIN: u32 = 16;
 /// Folder in the sink's folder that holds the staging folders; other engines skip names with a dot.
 const STAGING: &str = ".weir-staging";
 
@@ -111,7 +113,15 @@ impl FileTarget {
     /// [`SourceError::Format`] naming a folder that cannot be written.
     pub fn prepare(&self, generation: Generation) -> Result<(), SourceError> {
         let folder = self.staging_of(generation);
-        fs::create_dir_all(&folder).map_err(|error| unwritable(&folder, &error))
+        let mut made = fs::create_dir_all(&folder);
+        for _ in 0..PREPARE_AGAIN {
+            // Another publisher of the folder may take the empty parent away between the two steps of making it.
+            if !matches!(&made, Err(error) if error.kind() == ErrorKind::NotFound) {
+                break;
+            }
+            made = fs::create_dir_all(&folder);
+        }
+        made.map_err(|error| unwritable(&folder, &error))
     }
 
     /// Takes the folders of older generations away; called right after the claim, before anything else.
@@ -120,7 +130,12 @@ impl FileTarget {
     /// [`SourceError::Format`] naming a folder that cannot be written.
     pub fn fence_older(&self, generation: Generation) -> Result<(), SourceError> {
         let prefix = self.staging_prefix();
-        let entries = fs::read_dir(&self.staging).map_err(|error| unwritable(&self.staging, &error))?;
+        let entries = match fs::read_dir(&self.staging) {
+            Ok(entries) => entries,
+            // A newer generation has come and gone, and took the folder with it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(unwritable(&self.staging, &error)),
+        };
         for entry in entries {
             let path = entry.map_err(|error| unwritable(&self.staging, &error))?.path();
             let of_older = (path.file_name().and_then(|name| name.to_str()))
@@ -140,19 +155,6 @@ impl FileTarget {
         drop(fs::remove_dir_all(self.staging_of(generation)));
         // Fails while another publisher of the folder is at work.
         drop(fs::remove_dir(&self.staging));
-    }
-
-    /// Size of a file of the target now; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// [`SourceError::Format`] naming a file that cannot be looked at.
-    pub fn observe(&self, file: &str) -> Result<Option<u64>, SourceError> {
-        let path = self.folder.join(file);
-        match fs::metadata(&path) {
-            Ok(metadata) => Ok(Some(metadata.len())),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unwritable(&path, &error)),
-        }
     }
 
     /// The next step after `state` for rows of about `bytes` bytes.

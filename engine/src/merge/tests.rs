@@ -10,10 +10,12 @@ const KEY_GROUPS: u16 = 720;
 const JOB: &str = "
 CREATE TABLE plays (song BIGINT, name STRING, score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime)
   WITH ('connector' = 'plays');
-CREATE TABLE best (window_start TIMESTAMP(3), song BIGINT, n BIGINT, total DOUBLE, mean DOUBLE, spread DOUBLE, first_name STRING)
+CREATE TABLE best (window_start TIMESTAMP(3), song BIGINT, n BIGINT, total DOUBLE, mean DOUBLE,
+  spread DOUBLE, spread_2 DOUBLE, together DOUBLE, alike DOUBLE, first_name STRING)
   WITH ('connector' = 'blackhole');
 INSERT INTO best
-SELECT window_start, song, COUNT(*), SUM(score), AVG(score), VAR_SAMP(score), MIN(name)
+SELECT window_start, song, COUNT(*), SUM(score), AVG(score), VAR_SAMP(score), STDDEV_POP(score), COVAR_SAMP(score, song),
+  CORR(score, song), MIN(name)
 FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND))
 GROUP BY window_start, window_end, song;";
 

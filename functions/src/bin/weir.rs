@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match weir_functions::cli::main() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", weir_functions::cli::told(&error));
             ExitCode::FAILURE
         }
     }

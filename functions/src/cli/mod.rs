@@ -190,6 +190,18 @@ async fn execute(command: Command) -> anyhow::Result<()> {
     }
 }
 
+/// An error with its causes, but for those that it tells already.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 pub(crate) fn read_script(path: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("script {}", path.display()))
 }

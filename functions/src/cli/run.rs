@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Common, Running, in_script, live, read_script};
+use crate::context::Stop;
 use crate::host::{self, Outcome};
 use crate::job::{self, JobError, ScriptSettings};
 use crate::open;
@@ -24,6 +25,24 @@ pub(super) struct RunArgs {
     common: Common,
     #[command(flatten)]
     running: Running,
+}
+
+/// Exit code of a run that was ended at once.
+const ENDED_AT_ONCE: i32 = 130;
+
+/// Ctrl-C or SIGTERM commits and leaves; a second one leaves at once, which loses nothing either.
+async fn leave_when_asked(stop: Stop) {
+    let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    loop {
+        tokio::select! {
+            pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
+            _ = terminated.recv() => {}
+        }
+        if stop.requested() {
+            std::process::exit(ENDED_AT_ONCE);
+        }
+        stop.request();
+    }
 }
 
 pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
@@ -47,12 +66,7 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
         other => other.into(),
     })?);
     let stop = opened.ctx.stop.clone();
-    let interrupted = stop.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            interrupted.request();
-        }
-    });
+    tokio::spawn(leave_when_asked(stop));
     let shown = (!args.quiet).then(|| live::show(&opened, &loaded));
     let outcome = host::run(&opened.ctx, &loaded, &config).await;
     if let Some(shown) = shown {

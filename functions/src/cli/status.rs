@@ -17,7 +17,7 @@ use crate::topology::Role;
 /// Prints every job and shard.
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn status(config: &Config) -> anyhow::Result<()> {
-    let opened = open::open(config).await?;
+    let opened = open::open_to_look(config)?;
     let found = jobs::list(opened.ctx.table.as_ref()).await?;
     if found.is_empty() {
         println!("no jobs in {}; start one with: weir run JOB.sql", config.store);
@@ -25,7 +25,13 @@ pub(super) async fn status(config: &Config) -> anyhow::Result<()> {
     for (name, id) in found {
         let row = jobs::row(opened.ctx.table.as_ref(), id).await?;
         println!("{name}  {:?}  id {id}", row.desired);
-        let loaded = job::open(&opened.ctx, id).await?;
+        let loaded = match job::open(&opened.ctx, id).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                println!("  cannot be shown: {error}");
+                continue;
+            }
+        };
         let heads = jobs::heads(opened.ctx.table.as_ref(), &loaded.topology.all_shards()).await?;
         print!("{}", table(&opened, &loaded, &heads)?);
     }

@@ -39,8 +39,7 @@ impl MergeShard {
         self.replay_bytes = 0;
         let mut inputs = self.head.inputs.clone();
         inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
-        let positions = inputs.iter().map(|(name, state)| (name.clone(), state.epoch)).collect();
-        Ok(Some(CheckpointRef { epoch, objects, positions, inputs, watermark }))
+        Ok(Some(CheckpointRef { epoch, objects, inputs, watermark }))
     }
 
     /// The next checkpoint is taken to be as large as the last.

@@ -157,6 +157,10 @@ impl ManifestLookup for Manifests<'_> {
         let mut next = head.manifest.clone();
         while let Some(reference) = next {
             let found = manifest::read(self.0.objects.as_ref(), &reference).await;
+            // Deleted, so below a floor that rose after the version moved: whose commit it was makes no difference any more.
+            if matches!(&found, Err(error) if error.kind() == weir_state::Kind::Missing) {
+                return Ok(false);
+            }
             let found = found.map_err(|error| StoreError::Indeterminate(error.to_string()))?;
             if found.entries.iter().any(|entry| entry.commit == commit) {
                 return Ok(true);

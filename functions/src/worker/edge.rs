@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use weir_model::{CommitEntry, Epoch, Head, SegmentKind, ShardKey};
+use weir_model::{CommitEntry, Epoch, Head, SegmentKind, SegmentRef, ShardKey};
 
 use super::WorkerError;
 use crate::context::Ctx;
@@ -15,10 +15,16 @@ use crate::job::Loaded;
 #[derive(Debug)]
 pub(super) struct Edge {
     lane: ShardKey,
-    receivers: Vec<ShardKey>,
-    unread: VecDeque<(Epoch, u64)>,
+    receivers: Vec<Receiver>,
     bytes: u64,
     bytes_max: u64,
+}
+
+#[derive(Debug)]
+struct Receiver {
+    shard: ShardKey,
+    /// Epochs that have rows for it, and about how many bytes.
+    unread: VecDeque<(Epoch, u64)>,
 }
 
 impl Edge {
@@ -26,20 +32,27 @@ impl Edge {
     /// - `waiting_bytes_max`: what each receiver may leave unread until something fires.
     pub(super) fn new(loaded: &Loaded, head: &Head, bytes_max: u64, waiting_bytes_max: u64) -> Self {
         let stage = loaded.topology.stage(head.shard.stage);
-        let receivers = stage.downstream.map(|stage| loaded.topology.shards(stage)).unwrap_or_default();
+        let shards = stage.downstream.map(|stage| loaded.topology.shards(stage)).unwrap_or_default();
+        let receivers: Vec<_> = shards.into_iter().map(|shard| Receiver { shard, unread: VecDeque::new() }).collect();
         let bytes_max = bytes_max.max(waiting_bytes_max.saturating_mul(2 * receivers.len() as u64));
-        let mut edge = Self { lane: head.shard, receivers, unread: VecDeque::new(), bytes: 0, bytes_max };
+        let mut edge = Self { lane: head.shard, receivers, bytes: 0, bytes_max };
         head.recent.iter().for_each(|entry| edge.sent(entry));
         edge
     }
 
     /// Counts what an epoch sends downstream.
     pub(super) fn sent(&mut self, entry: &CommitEntry) {
-        let sent = |kind: &SegmentKind| matches!(kind, SegmentKind::Exchange | SegmentKind::Behind | SegmentKind::Output);
-        let bytes = entry.segments.iter().filter(|segment| sent(&segment.kind)).map(|segment| segment.bytes).sum();
-        if bytes > 0 && !self.receivers.is_empty() {
-            self.unread.push_back((entry.epoch, bytes));
-            self.bytes += bytes;
+        let sent = |kind| matches!(kind, SegmentKind::Exchange | SegmentKind::Behind | SegmentKind::Output);
+        for receiver in &mut self.receivers {
+            let segments = entry.segments.iter().filter(|segment| sent(segment.kind));
+            let share = |segment: &SegmentRef| {
+                (segment.bytes * segment.rows_for(receiver.shard.shard)).checked_div(segment.rows()).unwrap_or(0)
+            };
+            let bytes: u64 = segments.map(share).sum();
+            if bytes > 0 {
+                receiver.unread.push_back((entry.epoch, bytes));
+                self.bytes += bytes;
+            }
         }
     }
 
@@ -51,13 +64,12 @@ impl Edge {
         if self.bytes <= self.bytes_max {
             return Ok(false);
         }
-        let mut consumed = Epoch(u64::MAX);
-        for receiver in &self.receivers {
-            let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), *receiver).await?;
-            consumed = consumed.min(head.input(self.lane).epoch);
-        }
-        while self.unread.front().is_some_and(|(epoch, _)| *epoch <= consumed) {
-            self.bytes -= self.unread.pop_front().map_or(0, |(_, bytes)| bytes);
+        for receiver in self.receivers.iter_mut().filter(|receiver| !receiver.unread.is_empty()) {
+            let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), receiver.shard).await?;
+            let consumed = head.input(self.lane).epoch;
+            while receiver.unread.front().is_some_and(|(epoch, _)| *epoch <= consumed) {
+                self.bytes -= receiver.unread.pop_front().map_or(0, |(_, bytes)| bytes);
+            }
         }
         Ok(self.bytes > self.bytes_max)
     }

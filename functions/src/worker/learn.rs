@@ -96,6 +96,7 @@ impl Upstream {
         InputView {
             watermark: last.map_or(self.consumed.watermark, |entry| entry.watermark),
             activity: last.map_or(self.consumed.activity, |entry| entry.activity),
+            unread_epochs: self.unread.len() as u64,
             unread_rows: segments().map(|segment| segment.rows_for(receiver)).sum(),
             unread_bytes: segments().map(|segment| share(segment.bytes, segment.rows(), segment.rows_for(receiver))).sum(),
         }

@@ -8,14 +8,12 @@ use weir_engine::MergeOperator;
 use weir_model::check_invariant;
 use weir_model::decide::{Run, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
-use weir_model::{
-    Activity, CommitEntry, CommitId, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark,
-};
+use weir_model::{Activity, CommitEntry, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 use weir_state::manifest::{Entries, entries_between};
 
-use super::WorkerError;
 use super::learn::{Fed, Unread, Upstream, rows_of};
 use super::round::{Batch, Maker, Published, Round};
+use super::{Warm, WorkerError};
 use crate::context::Ctx;
 use crate::job::Loaded;
 use crate::topology::keeps_results;
@@ -44,18 +42,23 @@ impl MergeShard {
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
         let fresh = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
         let mut operator = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
-        let mut replay_bytes = 0;
-        match warm {
-            Some(warm) => operator.adopt(warm.operator),
-            None => replay_bytes = rebuild(ctx, loaded, &head, &mut operator, keeps_results(pipeline)).await?,
-        }
+        let mut head = head;
+        let replay_bytes = match warm {
+            Some(warm) => {
+                operator.adopt(warm.operator);
+                warm.replay_bytes
+            }
+            None => {
+                let replayed = rebuild(ctx, loaded, &head, &mut operator, keeps_results(pipeline)).await?;
+                head.replayed_bytes += replayed;
+                replayed
+            }
+        };
         let mut upstream: Vec<Upstream> =
             loaded.topology.upstream_of(head.shard).into_iter().map(|shard| Upstream::new(shard, head.input(shard))).collect();
         for input in &mut upstream {
             input.learn(ctx).await?;
         }
-        let mut head = head;
-        head.replayed_bytes += replay_bytes;
         Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), replay_bytes })
     }
 
@@ -64,8 +67,8 @@ impl MergeShard {
     }
 
     /// The operator and the commit it is at.
-    pub(super) fn into_warm(self) -> (ShardKey, Option<CommitId>, MergeOperator) {
-        (self.head.shard, self.head.last_commit, self.operator)
+    pub(super) fn into_warm(self) -> (ShardKey, Warm) {
+        (self.head.shard, Warm { left_at: self.head.last_commit, operator: self.operator, replay_bytes: self.replay_bytes })
     }
 
     /// Takes an epoch of a lane in the same worker.

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use weir_coordinator::{Claim, ClaimOutcome};
 use weir_engine::MergeOperator;
 use weir_model::head::Owner;
-use weir_model::{Activity, CommitId, Epoch, Head, JobId, ShardKey};
+use weir_model::{Activity, CommitId, Epoch, Generation, Head, JobId, ShardKey};
 
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
@@ -40,6 +40,11 @@ const PATIENCE_MAX: Duration = Duration::from_millis(50);
 
 /// Longest idle time of a worker that did not get all of its shards.
 const LINGER_INCOMPLETE: Duration = Duration::from_millis(500);
+
+/// How often a worker asks whether another process would take its share.
+const SHARE_ASKED_EVERY_MICROS: i64 = 500_000;
+/// Doublings of a lease by claims that ended without a commit.
+const LEASE_DOUBLINGS_MAX: u32 = 6;
 
 /// What starts an invocation: small enough for any queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +142,8 @@ pub enum WorkerError {
 pub struct Warm {
     left_at: Option<CommitId>,
     operator: MergeOperator,
+    /// Segment bytes that a cold load would replay.
+    replay_bytes: u64,
 }
 
 /// Serves the shards of `invocation` until there is nothing to do or a limit is reached. The same everywhere: thread, process,
@@ -170,10 +177,13 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
     let mut worker = match Worker::load(ctx, loaded, &claims).await {
         Ok(worker) => worker,
         Err(error) => {
+            let held: Vec<_> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
+            let fenced = is_fenced(ctx, &held).await;
             weir_coordinator::release(ctx.table.as_ref(), claims).await?;
-            return Err(error);
+            return if fenced { Ok(Left::Fenced) } else { Err(error) };
         }
     };
+    let held: Vec<(ShardKey, Generation)> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
     let mut committer = Committer::new(ctx.clone(), claims);
     let served = worker.serve(ctx, loaded, &mut committer, invocation, complete).await;
     let committed = committer.drain().await;
@@ -181,8 +191,10 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
         (Ok(left), Ok(true)) => left,
         (Ok(_), Ok(false)) => Left::Fenced,
         (Err(error), _) | (_, Err(error)) => {
+            let fenced = is_fenced(ctx, &held).await;
             weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
-            return Err(error);
+            // Another generation may have deleted what this one was about to read: that is its right, not corruption (G4).
+            return if fenced { Ok(Left::Fenced) } else { Err(error) };
         }
     };
     if left == Left::Fenced {
@@ -192,6 +204,17 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
     }
     weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
     Ok(if left == Left::Done && !complete { Left::Idle } else { left })
+}
+
+/// Whether one of these shards has a newer generation. A table that does not answer says nothing.
+async fn is_fenced(ctx: &Ctx, held: &[(ShardKey, Generation)]) -> bool {
+    for (shard, generation) in held {
+        let head = weir_coordinator::claim::read_head(ctx.table.as_ref(), *shard).await;
+        if head.is_ok_and(|(head, _)| head.generation > *generation) {
+            return true;
+        }
+    }
+    false
 }
 
 enum Claiming {
@@ -209,7 +232,7 @@ async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, 
     if stage.role == Role::Publish {
         publisher::before_claim(ctx, loaded, shard, &head)?;
     }
-    let claimant = owner(ctx);
+    let claimant = owner(ctx, &head);
     let outcome = weir_coordinator::claim(ctx.table.as_ref(), shard, &claimant, ctx.clock.now_micros(), |id| ctx.liveness.of(id));
     Ok(match outcome.await? {
         // Another claim came between: this generation has no staging folder, and must not make one any more.
@@ -229,8 +252,10 @@ pub fn said_all(head: &Head) -> bool {
     head.activity == Activity::Closed && !pending
 }
 
-fn owner(ctx: &Ctx) -> Owner {
+/// Each claim that ended without a commit doubles the lease: a load that takes longer than it must come to its end some day.
+fn owner(ctx: &Ctx, head: &Head) -> Owner {
     let lease = i64::try_from(ctx.tuning.lease.as_micros()).unwrap_or(i64::MAX);
+    let lease = lease.saturating_mul(1 << head.claims_since_commit.min(LEASE_DOUBLINGS_MAX));
     Owner { id: ctx.owner, lease_until_micros: ctx.clock.now_micros().saturating_add(lease) }
 }
 
@@ -271,6 +296,7 @@ impl Worker {
         let run_max =
             invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
         let mut rounds = 0;
+        let mut asked = i64::MIN / 2;
         let mut idle_since = None;
         let mut idle_rounds = 0;
         loop {
@@ -310,7 +336,10 @@ impl Worker {
             }
             let served = ctx.clock.monotonic_micros() - began;
             let share = i64::try_from(ctx.tuning.share_after.as_micros()).unwrap_or(i64::MAX);
-            let out_of_time = served >= run_max || (served >= share && (!complete || ctx.liveness.participants() > 1));
+            let asks = served >= share && served - asked >= SHARE_ASKED_EVERY_MICROS;
+            let wanted = asks && (!complete || ctx.liveness.participants() > 1);
+            asked = if asks { served } else { asked };
+            let out_of_time = served >= run_max || wanted;
             if ctx.stop.requested() || out_of_time || invocation.rounds_max.is_some_and(|max| rounds >= max) {
                 return Ok(if self.done() { Left::Done } else { Left::More });
             }
@@ -349,9 +378,9 @@ impl Worker {
     /// Leaves warm state behind; only after every commit was heard (C2).
     fn leave(self, ctx: &Ctx) {
         for merge in self.merges {
-            let (shard, left_at, operator) = merge.into_warm();
-            if left_at.is_some() {
-                ctx.warm.leave(shard, Warm { left_at, operator });
+            let (shard, warm) = merge.into_warm();
+            if warm.left_at.is_some() {
+                ctx.warm.leave(shard, warm);
             }
         }
         for publisher in self.publishers {

@@ -167,7 +167,7 @@ impl Round {
             checkpoint: batch.checkpoint,
             publish: batch.publish,
             stats: batch.stats,
-            owner: Some(owner(ctx)),
+            owner: Some(owner(ctx, &from)),
         };
         let next = decide_commit(&from, advance).map_err(|refusal| WorkerError::Refused { shard: head.shard, refusal })?;
         *head = next.clone();

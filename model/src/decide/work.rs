@@ -14,7 +14,13 @@ pub struct InputView {
     pub unread_bytes: u64,
     /// Rows of it that are known and not consumed.
     pub unread_rows: u64,
+    /// Epochs of it that are known and not consumed.
+    pub unread_epochs: u64,
 }
+
+/// Epochs without a row for it after which a shard says that it has seen them: until then they count as unread for back-pressure and
+/// cannot be deleted.
+pub const QUIET_EPOCHS_MAX: u64 = 64;
 
 /// Watermark and activity that inputs give their receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +74,8 @@ pub fn decide_run(
     let unread_rows: u64 = inputs.iter().map(|input| input.unread_rows).sum();
     let unread_bytes: u64 = inputs.iter().map(|input| input.unread_bytes).sum();
     let fires = act_at.is_some_and(|at| at <= known.watermark) || (unread_rows > 0 && crosses_pane);
-    if fires || unread_bytes > unread_bytes_max || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
+    let quiet = inputs.iter().any(|input| input.unread_epochs >= QUIET_EPOCHS_MAX);
+    if fires || quiet || unread_bytes > unread_bytes_max || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
 }
 
 #[cfg(test)]
@@ -77,7 +84,7 @@ mod tests {
     use Activity::{Active, Closed, Idle};
 
     fn view(watermark: i64, activity: Activity, unread: u64) -> InputView {
-        InputView { watermark: Watermark(watermark), activity, unread_bytes: unread, unread_rows: unread }
+        InputView { watermark: Watermark(watermark), activity, unread_bytes: unread, unread_rows: unread, unread_epochs: 1 }
     }
 
     fn mixed(inputs: &[(i64, Activity)]) -> (i64, Activity) {
@@ -112,6 +119,8 @@ mod tests {
         assert_eq!(run(&inputs, Some(20), false, false), Run::Now);
         assert_eq!(run(&inputs, None, true, false), Run::Now);
         assert_eq!(run(&[view(20, Active, 101)], None, false, false), Run::Now);
+        let quiet = InputView { unread_epochs: QUIET_EPOCHS_MAX, ..view(20, Active, 0) };
+        assert_eq!(run(&[quiet], None, false, false), Run::Now, "a shard that never gets a row must not hold floors and lanes");
         assert_eq!(run(&[view(20, Closed, 0)], None, false, false), Run::Now);
         assert_eq!(run(&[view(20, Closed, 0)], None, false, true), Run::Wait);
     }

@@ -102,7 +102,6 @@ fn checkpoint() -> CheckpointRef {
             segment(SegmentKind::Checkpoint, 6, &[(0, 65_536), (0, 17)]),
             segment(SegmentKind::Checkpoint, 7, &[(0, 1)]),
         ],
-        positions: BTreeMap::from([(shard(0, 0).to_string(), Epoch(8)), (shard(0, 1).to_string(), Epoch(9))]),
         inputs: inputs(8),
         watermark: Watermark(NEW_YEAR),
     }

@@ -132,9 +132,9 @@ fn naming(head: &Head, object: usize) -> Option<Head> {
     let mut batch = advance(head, head.generation.0, Inputs::Segments(Vec::new()));
     let object = segment(&object.to_string());
     if head.shard == key(0, 0) {
-        let (positions, inputs) = (Default::default(), Default::default());
+        let inputs = Default::default();
         let epoch = head.epoch.next();
-        batch.checkpoint = Some(CheckpointRef { epoch, objects: vec![object], positions, inputs, watermark: head.watermark });
+        batch.checkpoint = Some(CheckpointRef { epoch, objects: vec![object], inputs, watermark: head.watermark });
     } else {
         batch.entry.segments.push(object);
     }

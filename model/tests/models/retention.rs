@@ -146,9 +146,8 @@ impl Floors {
         let input = InputState { epoch: upto, ..InputState::default() };
         batch.inputs.insert(from.to_string(), input);
         if checkpoint {
-            let positions = BTreeMap::from([(from.to_string(), upto)]);
             let (epoch, inputs) = (head.epoch.next(), batch.inputs.clone());
-            batch.checkpoint = Some(CheckpointRef { epoch, objects: Vec::new(), positions, inputs, watermark: head.watermark });
+            batch.checkpoint = Some(CheckpointRef { epoch, objects: Vec::new(), inputs, watermark: head.watermark });
         }
         state.readers[reader] = Arc::new(decide_commit(head, batch).ok()?);
         Some(())

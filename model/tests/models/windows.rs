@@ -107,7 +107,13 @@ impl Windows {
             let said = self.said(index, state.lanes[index]);
             let unread = &self.script[index][consumed(state, index)..state.lanes[index]];
             let unread_rows = unread.iter().map(|epoch| epoch.rows.len() as u64).sum();
-            InputView { watermark: said.watermark, activity: said.activity, unread_bytes: unread_rows, unread_rows }
+            InputView {
+                watermark: said.watermark,
+                activity: said.activity,
+                unread_bytes: unread_rows,
+                unread_rows,
+                unread_epochs: 0,
+            }
         };
         (0..2).map(view).collect()
     }

@@ -57,6 +57,17 @@ pub(super) fn check_columns(plan: &LogicalPlan, sink: &SchemaRef, table: &Ident)
     Ok(())
 }
 
+/// A column that the INSERT does not name is NULL, so it must be allowed to be.
+pub(super) fn check_missing(given: &SchemaRef, sink: &SchemaRef, table: &Ident) -> std::result::Result<(), PlanError> {
+    let missing = sink.fields().iter().find(|field| !field.is_nullable() && given.field_with_name(field.name()).is_err());
+    match missing {
+        None => Ok(()),
+        Some(field) => Err(PlanError::new(format!("column {} of {} is NOT NULL and gets no value", field.name(), table.value))
+            .hint("name it in the INSERT, or declare it without NOT NULL")
+            .at_ident(table)),
+    }
+}
+
 /// Columns of the sink that the INSERT does not name are NULL.
 pub(super) fn fill_missing(plan: LogicalPlan, given: &SchemaRef, sink: &SchemaRef) -> Result<LogicalPlan> {
     if given.fields().len() == sink.fields().len() && given == sink {

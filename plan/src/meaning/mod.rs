@@ -11,6 +11,8 @@
 mod ast;
 mod calls;
 mod dates;
+mod guards;
+mod literals;
 mod query;
 mod rules;
 mod typed;
@@ -22,6 +24,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Spanned, TableFactor,
 
 use crate::PlanError;
 
+pub(crate) use guards::{guarded, plan_can_fail};
 pub(crate) use rules::{aggregate_functions, scalar_functions};
 pub(crate) use typed::{cast_refusal, refuse_in_expr, refuse_other_meanings};
 pub(crate) use types::FlinkTypes;
@@ -41,10 +44,11 @@ pub(crate) fn of_expr(expr: &mut Expr) -> Result<(), PlanError> {
 }
 
 fn rewritten(tree: &mut impl VisitMut) -> Result<(), PlanError> {
-    match tree.visit(&mut Rewrite::default()) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
+    if let ControlFlow::Break(error) = tree.visit(&mut Rewrite::default()) {
+        return Err(error);
     }
+    literals::give_types(tree);
+    Ok(())
 }
 
 struct Clauses;

@@ -104,7 +104,6 @@ async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_and_so_does_the_way_t
     head.checkpoint = Some(CheckpointRef {
         epoch: Epoch(3),
         objects: checkpoint.segments.clone(),
-        positions: BTreeMap::new(),
         inputs: BTreeMap::new(),
         watermark: Watermark::NONE,
     });

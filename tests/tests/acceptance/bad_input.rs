@@ -178,3 +178,27 @@ fn a_file_that_changes_under_a_job_stops_it_and_is_named() {
     std::io::Read::read_to_string(&mut child.stderr.take().expect("stderr"), &mut said).expect("text");
     assert!(!status.success() && said.contains("000.json") && said.contains("changed"), "{said}");
 }
+
+#[test]
+fn null_in_a_column_that_is_not_null_stops_the_job_by_its_name() {
+    let case = Case::new(10, 1);
+    edit(&case, "score DOUBLE)", "score DOUBLE NOT NULL)");
+    edit(&case, "sum(play_score)", "sum(NULLIF(play_score, play_score))");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("column score of hot is NOT NULL"), "{said}");
+}
+
+#[test]
+fn a_parallelism_that_no_head_could_hold_is_refused_when_the_job_is_created() {
+    let case = Case::new(10, 1);
+    let said = error_of(&case, &["--parallelism", "256"]);
+    assert!(said.contains("at most 128"), "{said}");
+}
+
+#[test]
+fn looking_at_a_store_that_is_not_there_says_so_and_makes_none() {
+    let case = Case::new(10, 1);
+    let output = case.weir(&["status"]);
+    assert!(!output.status.success() && text(&output.stderr).contains("there is no store"), "{}", text(&output.stderr));
+    assert!(!case.path("store").exists());
+}

@@ -39,8 +39,7 @@ fn seen(folder: &Path) -> Bag {
     let mut bag = Bag::new();
     for file in std::fs::read_dir(folder.join("out")).into_iter().flatten().flatten().map(|entry| entry.path()) {
         if file.extension().is_some_and(|extension| extension == "csv") {
-            // The first line names the columns.
-            for line in std::fs::read_to_string(file).expect("a result").lines().skip(1) {
+            for line in std::fs::read_to_string(file).expect("a result").lines() {
                 *bag.entry(line.to_owned()).or_default() += 1;
             }
         }

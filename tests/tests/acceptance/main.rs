@@ -5,6 +5,7 @@
 
 mod architecture;
 mod bad_input;
+mod broken;
 mod equality;
 mod following;
 mod foreign;

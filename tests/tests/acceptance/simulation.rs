@@ -239,6 +239,9 @@ impl World {
             checkpoints: CheckpointLimits { replay_epochs_max: 3, interval: None, ..CheckpointLimits::default() },
             state: StateBudget { bytes_max: memory, ..StateBudget::default() },
             publish_rows_max: 50,
+            // Little room between stages: lanes wait for their receivers.
+            unread_bytes_max: 1 << 11,
+            edge_bytes_max: 1,
             ..Tuning::default()
         };
         Ctx {

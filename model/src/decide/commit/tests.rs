@@ -71,13 +71,7 @@ fn a_commit_advances_everything_at_once() {
 fn a_commit_ends_the_count_of_claims_and_a_checkpoint_the_count_of_replayed_bytes() {
     let head = Head { claims_since_commit: 3, replayed_bytes: 9, ..head() };
     let mut advance = advance(&head, 1, 10);
-    let checkpoint = CheckpointRef {
-        epoch: Epoch(1),
-        objects: Vec::new(),
-        positions: BTreeMap::new(),
-        inputs: BTreeMap::new(),
-        watermark: Watermark(10),
-    };
+    let checkpoint = CheckpointRef { epoch: Epoch(1), objects: Vec::new(), inputs: BTreeMap::new(), watermark: Watermark(10) };
     advance.checkpoint = Some(checkpoint);
     let next = decide_commit(&head, advance).unwrap();
     assert_eq!((next.claims_since_commit, next.replayed_bytes), (0, 0));
@@ -151,13 +145,7 @@ fn a_publishers_positions_move_when_its_target_has_the_rows() {
 fn a_checkpoint_lies_between_the_last_one_and_the_batch() {
     let at = |epoch| {
         let inputs = BTreeMap::new();
-        Some(CheckpointRef {
-            epoch: Epoch(epoch),
-            objects: Vec::new(),
-            positions: BTreeMap::new(),
-            inputs,
-            watermark: Watermark::NONE,
-        })
+        Some(CheckpointRef { epoch: Epoch(epoch), objects: Vec::new(), inputs, watermark: Watermark::NONE })
     };
     let head = Head { checkpoint: at(1), ..committed(&head(), 1, 10) };
     assert!(matches!(refusal(&head, |a| a.checkpoint = at(0)), CommitRefusal::Checkpoint { .. }));

@@ -1,0 +1,94 @@
+//! Guards that guard: `n <> 0 AND k / n > 1` never divides by zero in Flink, which evaluates from left to right and stops early.
+//!
+//! The engine evaluates whole batches and moves filters past each other, so where an expression can fail, its guards become `CASE`,
+//! which evaluates a branch for its own rows only, and rewrites that would undo this are left out ([`crate::rules`]).
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{BinaryExpr, Case};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
+
+use crate::catalog::casts_implicitly;
+
+/// Functions that refuse some of their arguments.
+const CAN_FAIL: [&str; 9] =
+    ["factorial", "gcd", "lcm", "make_date", "make_time", "date_bin", "split_part", "substr", "weir_not_null"];
+
+/// Whether any expression of `plan` can fail on a row.
+pub(crate) fn plan_can_fail(plan: &LogicalPlan) -> bool {
+    plan.exists(|node| Ok(schema_below(node).is_some_and(|schema| node.expressions().iter().any(|expr| can_fail(expr, schema)))))
+        .unwrap_or(true)
+}
+
+/// `plan` with every fallible right side of AND and OR evaluated only where the left side leaves it open.
+pub(crate) fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = plan.transform_up(|node| {
+        let Some(schema) = schema_below(&node).cloned() else { return Ok(Transformed::no(node)) };
+        let names = NamePreserver::new(&node);
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            Ok(expr.transform_up(|expr| Ok(guard(expr, &schema)))?.update_data(|expr| name.restore(expr)))
+        })
+    })?;
+    Ok(plan.data)
+}
+
+fn schema_below(node: &LogicalPlan) -> Option<&DFSchema> {
+    match node.inputs()[..] {
+        [input] => Some(input.schema()),
+        _ => None,
+    }
+}
+
+fn guard(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) if can_fail(&right, schema) => {
+            let decided = if op == Operator::And { Expr::Not(left.clone()) } else { (*left).clone() };
+            let value = Box::new(lit(op == Operator::Or));
+            let open = Expr::BinaryExpr(BinaryExpr { left, op, right });
+            Transformed::yes(Expr::Case(Case::new(None, vec![(Box::new(decided), value)], Some(Box::new(open)))))
+        }
+        expr => Transformed::no(expr),
+    }
+}
+
+/// Division by what may be zero, casts of what may not fit, functions that refuse.
+fn can_fail(expr: &Expr, schema: &DFSchema) -> bool {
+    let mut found = false;
+    let _ = expr.apply(|expr| {
+        found = match expr {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::Divide | Operator::Modulo, right }) => {
+                let floats = [left, right].iter().any(|side| side.get_type(schema).is_ok_and(|side| side.is_floating()));
+                !floats && !is_number_but_zero(right)
+            }
+            Expr::Cast(cast) => match cast.expr.get_type(schema) {
+                Ok(from) => !matches!(*cast.expr, Expr::Literal(..)) && !always_casts(&from, cast.field.data_type()),
+                Err(_) => true,
+            },
+            Expr::ScalarFunction(call) => CAN_FAIL.contains(&call.func.name()),
+            _ => false,
+        };
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found
+}
+
+fn is_number_but_zero(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(cast) => is_number_but_zero(&cast.expr),
+        Expr::Negative(inner) => is_number_but_zero(inner),
+        Expr::Literal(value, _) => {
+            !value.is_null() && value.cast_to(&DataType::Float64).is_ok_and(|value| value != ScalarValue::Float64(Some(0.0)))
+        }
+        _ => false,
+    }
+}
+
+fn always_casts(from: &DataType, to: &DataType) -> bool {
+    let is_text = matches!(to, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8);
+    let is_time = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, _) | DataType::Date32);
+    is_text || casts_implicitly(from, to) && !matches!(to, DataType::Decimal128(_, _)) || (is_time(from) && is_time(to))
+}
