@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, SchemaRef};
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::json::writer::LineDelimited;
+use arrow::json::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -49,12 +50,51 @@ pub fn encode(format: Format, schema: &SchemaRef, batches: &[RecordBatch]) -> Re
 
 fn json(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     // Nulls are written: a column that is null throughout must still be a column to whoever reads the file.
-    let mut writer = arrow::json::WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
+    let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(NonFinite));
+    let mut writer = builder.build::<_, LineDelimited>(Vec::new());
     for batch in batches {
         writer.write(batch)?;
     }
     writer.finish()?;
     Ok(writer.into_inner())
+}
+
+/// Writes NaN and infinities as text, as Flink does: JSON has no such numbers, and the writer would make them null.
+#[derive(Debug)]
+struct NonFinite;
+
+impl EncoderFactory for NonFinite {
+    fn make_default_encoder<'a>(
+        &self,
+        _field: &'a FieldRef,
+        array: &'a dyn Array,
+        _options: &'a EncoderOptions,
+    ) -> Result<Option<NullableEncoder<'a>>, ArrowError> {
+        let texts: Vec<String> = match array.data_type() {
+            DataType::Float64 if array.as_primitive::<Float64Type>().values().iter().any(|value| !value.is_finite()) => {
+                array.as_primitive::<Float64Type>().values().iter().map(|value| format!("{value:?}")).collect()
+            }
+            DataType::Float32 if array.as_primitive::<Float32Type>().values().iter().any(|value| !value.is_finite()) => {
+                array.as_primitive::<Float32Type>().values().iter().map(|value| format!("{value:?}")).collect()
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(NullableEncoder::new(Box::new(Floats(texts)), array.nulls().cloned())))
+    }
+}
+
+struct Floats(Vec<String>);
+
+impl Encoder for Floats {
+    fn encode(&mut self, index: usize, out: &mut Vec<u8>) {
+        let text = match self.0[index].as_str() {
+            "NaN" => "\"NaN\"",
+            "inf" => "\"Infinity\"",
+            "-inf" => "\"-Infinity\"",
+            number => number,
+        };
+        out.extend_from_slice(text.as_bytes());
+    }
 }
 
 fn csv(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
@@ -94,4 +134,20 @@ pub fn append(format: Format, schema: &SchemaRef, old: Bytes, batches: &[RecordB
     let mut bytes = old.to_vec();
     bytes.write_all(&encode(format, schema, batches)?)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Float64Array};
+
+    use super::*;
+
+    #[test]
+    fn what_json_has_no_number_for_is_written_as_text() {
+        let values = Float64Array::from(vec![Some(1.5), Some(f64::NAN), None, Some(f64::NEG_INFINITY)]);
+        let batch = RecordBatch::try_from_iter([("v", Arc::new(values) as ArrayRef)]).unwrap();
+        let text = encode(Format::Json, &batch.schema(), &[batch]).unwrap();
+        let lines = "{\"v\":1.5}\n{\"v\":\"NaN\"}\n{\"v\":null}\n{\"v\":\"-Infinity\"}\n";
+        assert_eq!(String::from_utf8(text).unwrap(), lines);
+    }
 }

@@ -109,13 +109,14 @@ fn leaf_columns(plan: &LogicalPlan) -> DFSchemaRef {
     Arc::clone(leaf.schema())
 }
 
-/// One partition, no repartitioning, no dynamic filters: they would not be reset between runs.
+/// One partition, no repartitioning, no dynamic filters: they would not be reset between runs. No rewrite of the physical plan either:
+/// it would merge filters and move projections below them, past the guards of what can fail.
 fn session() -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
     let options = config.options_mut();
     options.optimizer.enable_round_robin_repartition = false;
     options.optimizer.enable_dynamic_filter_pushdown = false;
-    SessionStateBuilder::new().with_config(config).build()
+    SessionStateBuilder::new().with_config(config).with_physical_optimizer_rules(Vec::new()).build()
 }
 
 #[derive(Debug)]

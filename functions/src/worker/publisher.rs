@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use datafusion::arrow::array::RecordBatch;
+use weir_connectors::encode;
+use weir_connectors::files::Format;
 use weir_connectors::sink::{Step, StepOutcome};
 use weir_model::head::{InputState, PendingPublish, PublishState};
 use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
@@ -288,11 +290,8 @@ impl PublisherShard {
 }
 
 fn print(rows: &[RecordBatch]) -> Result<(), WorkerError> {
-    let mut writer = datafusion::arrow::json::LineDelimitedWriter::new(Vec::new());
-    for batch in rows {
-        writer.write(batch)?;
-    }
-    writer.finish()?;
+    let Some(first) = rows.first() else { return Ok(()) };
+    let lines = encode::encode(Format::Json, first.schema_ref(), rows)?;
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(&writer.into_inner()).and_then(|()| stdout.flush()).map_err(WorkerError::Print)
+    stdout.write_all(&lines).and_then(|()| stdout.flush()).map_err(WorkerError::Print)
 }
