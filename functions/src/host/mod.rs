@@ -137,7 +137,7 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
 
 /// Ends the run: the others commit what they have and leave, even where their source never ends.
 fn give_up(ctx: &Ctx, slots: &Slots, error: WorkerError) {
-    tracing::error!(%error, "the run ends");
+    tracing::info!(%error, "the run ends");
     slots.give_up(error);
     ctx.stop.request();
 }
