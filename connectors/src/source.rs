@@ -33,7 +33,8 @@ pub trait Source: Send + Sync + std::fmt::Debug {
     async fn open(&self, lane: u32, lanes: u32, from: Offset, projection: &[usize])
     -> Result<Box<dyn SourceReader>, SourceError>;
 
-    /// As [`Source::open`], with the last ledger that a reader of this lane gave; sources that learn nothing on their way need none.
+    /// As [`Source::open`], with the parts of the ledger that readers of this lane gave, in order; sources that learn nothing on their
+    /// way need none.
     ///
     /// # Errors
     /// [`SourceError`].
@@ -42,10 +43,10 @@ pub trait Source: Send + Sync + std::fmt::Debug {
         lane: u32,
         lanes: u32,
         from: Offset,
-        ledger: Option<Bytes>,
+        ledger: &[Bytes],
         projection: &[usize],
     ) -> Result<Box<dyn SourceReader>, SourceError> {
-        drop(ledger);
+        let _ = ledger;
         self.open(lane, lanes, from, projection).await
     }
 }
@@ -60,7 +61,10 @@ pub trait SourceReader: Send + std::fmt::Debug {
     async fn next(&mut self) -> Result<Pull, SourceError>;
 
     /// What later offsets mean, if that has changed since it was last asked for: a commit that names an offset must keep it.
-    fn ledger(&mut self) -> Option<Bytes> {
+    ///
+    /// - `whole`: a part that replaces all earlier ones, instead of what came since the last.
+    fn ledger(&mut self, whole: bool) -> Option<Bytes> {
+        let _ = whole;
         None
     }
 }

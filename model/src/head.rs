@@ -145,9 +145,9 @@ pub struct Head {
     pub inputs: BTreeMap<String, InputState>,
     /// A lane's place in its source.
     pub source: Option<Offset>,
-    /// What the places in a source that learns on its way mean, as of the last commit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ledger: Option<SegmentRef>,
+    /// What the places in a source that learns on its way mean, as of the last commit: parts, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledger: Vec<SegmentRef>,
     /// Last commits, oldest first, at most [`RECENT_COMMITS_MAX`].
     pub recent: VecDeque<CommitEntry>,
     /// Newest manifest of older commits.
@@ -184,7 +184,7 @@ impl Head {
             last_commit: None,
             inputs: BTreeMap::new(),
             source: None,
-            ledger: None,
+            ledger: Vec::new(),
             recent: VecDeque::new(),
             manifest: None,
             watermark: Watermark::NONE,

@@ -1,6 +1,7 @@
 //! A continuous source: when the known files are read, it looks for new ones.
 //!
-//! The listing seen so far is the reader's *ledger*: offsets are places in it, so it has to be kept beside them. A file is picked up
+//! The files seen so far are the reader's *ledger*: offsets are places in it, so it has to be kept beside them, part by part as files
+//! are picked up. A file is picked up
 //! when two looks, one interval apart, find the same version of it: a file that is still being written would soon be another version
 //! than the pinned one. Files that are found together are read by modification time and path.
 
@@ -24,8 +25,9 @@ pub(crate) struct FollowReader {
     idle_lane: bool,
     listing: Arc<FileListing>,
     known: HashSet<String>,
-    /// Whether the ledger was handed out since it last changed.
-    told: bool,
+    /// Files and splits that are pinned with the job, and those that the ledger's parts name.
+    pinned: (usize, usize),
+    told: (usize, usize),
     at: Offset,
     reader: Option<Box<dyn SourceReader>>,
     /// Files of the last look that may still be growing, by path.
@@ -39,15 +41,18 @@ impl FollowReader {
         clock: Arc<dyn Clock>,
         lane: u32,
         from: Offset,
-        ledger: Option<Bytes>,
+        ledger: &[Bytes],
         projection: &[usize],
     ) -> Result<Self, SourceError> {
-        let listing = match ledger {
-            Some(bytes) => Arc::new(serde_json::from_slice::<FileListing>(&bytes).map_err(|error| {
+        let mut listing = FileListing::clone(&source.listing);
+        let pinned = (listing.files.len(), listing.splits.len());
+        for part in ledger {
+            let part: FileListing = serde_json::from_slice(part).map_err(|error| {
                 SourceError::format(&source.options.path, format!("the ledger of files that were read is damaged: {error}"))
-            })?),
-            None => Arc::clone(&source.listing),
-        };
+            })?;
+            listing.files.extend(part.files);
+            listing.splits.extend(part.splits);
+        }
         if from.split > listing.splits.len() as u64 {
             let message = format!("offset {}/{} lies beyond the files that the ledger names", from.split, from.at);
             return Err(SourceError::format(&source.options.path, message));
@@ -58,9 +63,10 @@ impl FollowReader {
             clock,
             projection: projection.to_vec(),
             idle_lane: lane > 0,
-            listing,
+            told: (listing.files.len(), listing.splits.len()),
+            pinned,
+            listing: Arc::new(listing),
             known,
-            told: true,
             at: from,
             reader: None,
             unsettled: BTreeMap::new(),
@@ -98,7 +104,6 @@ impl FollowReader {
         for (_, file) in settled {
             self.known.insert(file.path.clone());
             Arc::make_mut(&mut self.listing).pin(self.source.store.as_ref(), options, file).await.map_err(failed)?;
-            self.told = false;
         }
         Ok(picked_up)
     }
@@ -133,13 +138,20 @@ impl SourceReader for FollowReader {
         }
     }
 
-    fn ledger(&mut self) -> Option<Bytes> {
-        if self.told {
+    fn ledger(&mut self, whole: bool) -> Option<Bytes> {
+        let now = (self.listing.files.len(), self.listing.splits.len());
+        if self.told == now {
             return None;
         }
+        let (files, splits) = if whole { self.pinned } else { self.told };
+        let part = FileListing {
+            format: self.listing.format,
+            files: self.listing.files[files..].to_vec(),
+            splits: self.listing.splits[splits..].to_vec(),
+        };
         // A listing is plain data: it always serialises.
-        let bytes = serde_json::to_vec(self.listing.as_ref()).ok()?;
-        self.told = true;
+        let bytes = serde_json::to_vec(&part).ok()?;
+        self.told = now;
         Some(Bytes::from(bytes))
     }
 }

@@ -129,7 +129,7 @@ impl Source for FileSource {
         from: Offset,
         projection: &[usize],
     ) -> Result<Box<dyn SourceReader>, SourceError> {
-        self.open_with_ledger(lane, lanes, from, None, projection).await
+        self.open_with_ledger(lane, lanes, from, &[], projection).await
     }
 
     async fn open_with_ledger(
@@ -137,7 +137,7 @@ impl Source for FileSource {
         lane: u32,
         lanes: u32,
         from: Offset,
-        ledger: Option<Bytes>,
+        ledger: &[Bytes],
         projection: &[usize],
     ) -> Result<Box<dyn SourceReader>, SourceError> {
         if let Some(clock) = &self.clock {

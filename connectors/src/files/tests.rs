@@ -358,14 +358,19 @@ async fn a_continuous_source_picks_up_finished_files_once_and_resumes_from_its_l
     assert_eq!(pull_ids(reader.as_mut(), &clock).await.0, [0; 0], "and so it did");
     let (ids, place) = pull_ids(reader.as_mut(), &clock).await;
     assert_eq!(ids, [1, 2]);
-    let ledger = reader.ledger().unwrap();
-    assert_eq!(reader.ledger(), None, "told once");
+    let ledger = reader.ledger(false).unwrap();
+    assert_eq!(reader.ledger(false), None, "told once");
     std::fs::write(folder.path().join("a.json"), "{\"id\":3}\n").unwrap();
     assert_eq!(pull_ids(reader.as_mut(), &clock).await.0, [0; 0]);
     assert_eq!(pull_ids(reader.as_mut(), &clock).await.0, [3]);
-    assert_eq!(pull_ids(reader.as_mut(), &clock).await.0, [0; 0], "nothing twice");
+    let (ids, end) = pull_ids(reader.as_mut(), &clock).await;
+    assert_eq!(ids, [0; 0], "nothing twice");
+    let parts = [ledger.clone(), reader.ledger(false).unwrap()];
+    assert!(!parts[1].windows(6).any(|name| name == b"b.json"), "only what is new");
+    let mut last = source.open_with_ledger(0, 2, end.unwrap_or(Offset { split: 2, at: 0 }), &parts, &[0]).await.unwrap();
+    assert_eq!(pull_ids(last.as_mut(), &clock).await.0, [0; 0]);
     // Another process goes on from the first ledger and place.
-    let mut resumed = source.open_with_ledger(0, 2, place.unwrap(), Some(ledger), &[0]).await.unwrap();
+    let mut resumed = source.open_with_ledger(0, 2, place.unwrap(), &[ledger], &[0]).await.unwrap();
     assert_eq!(pull_ids(resumed.as_mut(), &clock).await.0, [0; 0]);
     assert_eq!(pull_ids(resumed.as_mut(), &clock).await.0, [3]);
     let lost = source.open(0, 2, Offset { split: 2, at: 0 }, &[0]).await.unwrap_err().to_string();

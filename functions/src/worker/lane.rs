@@ -26,6 +26,9 @@ use crate::job::Loaded;
 use crate::topology::keeps_results;
 use crate::trace::Step;
 
+/// Parts of a ledger after which it is written anew as one.
+const LEDGER_PARTS_MAX: usize = 16;
+
 /// A claimed lane.
 pub(super) struct LaneShard {
     /// The head as it will stand when the rounds under way are committed.
@@ -64,11 +67,11 @@ impl LaneShard {
         let source = ctx.connectors.source(&pipeline.source, &loaded.pinned[stage.pipeline])?;
         let lanes = u32::try_from(stage.layout.shards.len()).unwrap_or(u32::MAX);
         let from = head.source.unwrap_or_default();
-        let ledger = match &head.ledger {
-            Some(ledger) => Some(read_ledger(ctx, ledger).await?),
-            None => None,
-        };
-        let reader = source.open_with_ledger(head.shard.shard.0, lanes, from, ledger, &pipeline.source.projection).await?;
+        let mut ledger = Vec::with_capacity(head.ledger.len());
+        for part in &head.ledger {
+            ledger.push(read_ledger(ctx, part).await?);
+        }
+        let reader = source.open_with_ledger(head.shard.shard.0, lanes, from, &ledger, &pipeline.source.projection).await?;
         let receivers =
             stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
@@ -163,8 +166,12 @@ impl LaneShard {
             let rows = [(ShardId(0), epoch.rows.clone())];
             published.add(round, ctx, maker, SegmentKind::Output, self.operator.output_schema(), &rows)?;
         }
-        if let Some(ledger) = self.reader.ledger() {
-            self.head.ledger = Some(published.add_ledger(round, ctx, maker, ledger));
+        let whole = self.head.ledger.len() >= LEDGER_PARTS_MAX;
+        if let Some(part) = self.reader.ledger(whole) {
+            if whole {
+                self.head.ledger.clear();
+            }
+            self.head.ledger.push(published.add_ledger(round, ctx, maker, part));
         }
         if let Some(dead) = dead_letter::rows(&epoch.misfits, &read.bad, self.head.shard)? {
             published.add(round, ctx, maker, SegmentKind::Dead, &dead_letter::schema(), &[(ShardId(0), vec![dead])])?;

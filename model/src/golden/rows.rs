@@ -154,7 +154,7 @@ fn head() -> Head {
         last_commit: recent.back().map(|entry| entry.commit),
         inputs: inputs(9),
         source: Some(Offset { split: 2, at: 4_096 }),
-        ledger: Some(segment(SegmentKind::Ledger, 8, &[])),
+        ledger: vec![segment(SegmentKind::Ledger, 8, &[])],
         recent,
         manifest: Some(manifest()),
         watermark: Watermark(NEW_YEAR),
