@@ -14,18 +14,21 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, DFSchemaRef, TableReference};
+use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{
     Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
 };
 use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
-use crate::job::{AggregateSpec, Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
-use crate::window_assign::{BOUND_KEY, Bound, WindowAssign, is_unchanged};
-use crate::{FragmentInput, PlanError, aggregates, functions};
+use crate::job::{Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
+use crate::window_assign::{Bound, WindowAssign};
+use crate::{FragmentInput, PlanError, functions};
+
+mod shape;
+
+use self::shape::AggregateShape;
 
 const PANE: &str = "__pane";
 const ROW: &str = "__row";
@@ -290,179 +293,4 @@ fn source_table(scan: &TableScan, catalog: &Catalog) -> Result<SourceTable, CutE
         options: table.options.clone(),
         rowtime,
     })
-}
-
-/// How the columns of an Aggregate map to panes, keys and results.
-struct AggregateShape {
-    /// `__pane`, keys, arguments and filters, over the aggregate's input.
-    input_columns: Vec<Expr>,
-    keys: Vec<FieldRef>,
-    specs: Vec<AggregateSpec>,
-    /// For each GROUP BY column: a bound of the window, or the index of a key.
-    groups: Vec<GroupColumn>,
-}
-
-enum GroupColumn {
-    Bound(Bound),
-    Key(usize),
-}
-
-impl AggregateShape {
-    fn new(plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Self, CutError> {
-        let schema = aggregate.input.schema();
-        let mut shape = Self { input_columns: vec![ident(PANE)], keys: Vec::new(), specs: Vec::new(), groups: Vec::new() };
-        for expr in &aggregate.group_expr {
-            if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(PlanError::new("GROUPING SETS, ROLLUP and CUBE are not supported yet")
-                    .hint("write one INSERT per grouping")
-                    .into());
-            }
-            let field = expr.to_field(schema.as_ref())?.1;
-            let bound = match expr {
-                Expr::Column(column) if is_unchanged(&aggregate.input, column, BOUND_KEY) => Bound::of(&field),
-                _ => None,
-            };
-            if let Some(bound) = bound {
-                shape.groups.push(GroupColumn::Bound(bound));
-                continue;
-            }
-            let name = expr.schema_name().to_string();
-            let name = name.rsplit_once('.').map_or(name.as_str(), |(_, column)| column).to_owned();
-            let name =
-                if shape.keys.iter().any(|key| *key.name() == name) { format!("{name}_{}", shape.keys.len()) } else { name };
-            shape.groups.push(GroupColumn::Key(shape.keys.len()));
-            shape.input_columns.push(expr.clone().alias(&name));
-            shape.keys.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
-        }
-        let grouped = |wanted| shape.groups.iter().any(|group| matches!(group, GroupColumn::Bound(bound) if *bound == wanted));
-        if !grouped(Bound::Start) || !grouped(Bound::End) {
-            return Err(PlanError::new("a window aggregate must group by both window_start and window_end")
-                .hint("write GROUP BY window_start, window_end, ..")
-                .into());
-        }
-        let names = result_names(plan, aggregate);
-        for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
-            shape.add_aggregate(expr, name)?;
-        }
-        Ok(shape)
-    }
-
-    fn add_aggregate(&mut self, expr: &Expr, name: String) -> Result<(), CutError> {
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
-            return Err(PlanError::new(format!("{expr} is not an aggregate")).into());
-        };
-        let function = func.name().to_owned();
-        if params.distinct {
-            return Err(PlanError::new(format!("{function}(DISTINCT ..) is not supported yet"))
-                .hint("count without DISTINCT, or group by the column")
-                .into());
-        }
-        if function == "count" && params.args.len() > 1 {
-            return Err(PlanError::new("COUNT of several columns is not supported yet")
-                .hint("write COUNT(*) FILTER (WHERE a IS NOT NULL AND b IS NOT NULL)")
-                .into());
-        }
-        if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(PlanError::new(format!("ORDER BY and NULLS in {function} are not supported yet"))
-                .hint("leave them out")
-                .into());
-        }
-        if !aggregates::is_aggregate(&function) {
-            return Err(PlanError::new(format!("aggregate {function} is not supported yet"))
-                .hint(aggregates::supported())
-                .into());
-        }
-        let mut column = |expr: Expr, what: &str| {
-            let at = self.input_columns.len();
-            self.input_columns.push(expr.alias(format!("__{what}_{at}")));
-            at
-        };
-        // A literal argument (count(*) is count(1)) is never null: the pane column stands in for it.
-        let args = (params.args.iter())
-            .map(|arg| match arg {
-                Expr::Literal(value, _) if !value.is_null() && function == "count" => 0,
-                arg => column(arg.clone(), "arg"),
-            })
-            .collect();
-        let filter = params.filter.map(|filter| column(*filter, "filter"));
-        self.specs.push(AggregateSpec {
-            name,
-            function: func,
-            args,
-            filter,
-            text: expr.clone().unalias().schema_name().to_string(),
-        });
-        Ok(())
-    }
-
-    /// The plan above the aggregate over `[__pane, keys.., results..]`.
-    fn output(&self, plan: &LogicalPlan, aggregate: &Aggregate, assign: &WindowAssign) -> Result<LogicalPlan, CutError> {
-        let mut fields = vec![Arc::new(Field::new(PANE, DataType::Int64, false))];
-        fields.extend(self.keys.iter().cloned());
-        let mut columns = Vec::new();
-        let group_count = self.groups.len();
-        for (index, (qualifier, field)) in aggregate.schema.iter().enumerate() {
-            let value = match self.groups.get(index) {
-                Some(GroupColumn::Bound(bound)) => {
-                    functions::bound(ident(PANE), *bound, assign.size_micros, assign.offset_micros, field.data_type().clone())
-                }
-                Some(GroupColumn::Key(key)) => ident(self.keys[*key].name()),
-                None => {
-                    let name = &self.specs[index - group_count].name;
-                    fields.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
-                    ident(name)
-                }
-            };
-            columns.push(value.alias_qualified(qualifier.cloned(), field.name()));
-        }
-        let fields = fields.into_iter().map(|field| (None, field)).collect();
-        let input = leaf(Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?));
-        let restored = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-        replace_aggregate(plan, restored)
-    }
-}
-
-fn replace_aggregate(plan: &LogicalPlan, replacement: LogicalPlan) -> Result<LogicalPlan, CutError> {
-    if matches!(plan, LogicalPlan::Aggregate(_)) {
-        return Ok(replacement);
-    }
-    let inputs = plan.inputs();
-    let Some(below) = inputs.first() else { return Err(PlanError::new("this query is not supported yet").into()) };
-    let input = replace_aggregate(below, replacement)?;
-    Ok(plan.with_new_exprs(plan.expressions(), vec![input])?)
-}
-
-/// Names of the results: the sink column that each goes to unchanged, else the function and its place.
-fn result_names(plan: &LogicalPlan, aggregate: &Aggregate) -> Vec<String> {
-    let groups = aggregate.group_expr.len();
-    let mut taken: Vec<String> = Vec::new();
-    for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
-        let (qualifier, field) = aggregate.schema.qualified_field(groups + index);
-        let column = Column::new(qualifier.cloned(), field.name());
-        let named = |expr: &Expr| match expr {
-            Expr::Alias(alias) => {
-                let mut inner = alias.expr.as_ref();
-                loop {
-                    inner = match inner {
-                        Expr::Cast(cast) => cast.expr.as_ref(),
-                        Expr::ScalarFunction(call) if call.func.name() == functions::NOT_NULL => &call.args[0],
-                        _ => break,
-                    };
-                }
-                matches!(inner, Expr::Column(found) if *found == column).then(|| alias.name.clone())
-            }
-            _ => None,
-        };
-        let from_sink = match plan {
-            LogicalPlan::Projection(projection) => projection.expr.iter().find_map(named),
-            _ => None,
-        };
-        let function = match expr.clone().unalias() {
-            Expr::AggregateFunction(call) => call.func.name().to_owned(),
-            _ => "result".to_owned(),
-        };
-        let name = from_sink.unwrap_or_else(|| format!("{function}_{index}"));
-        taken.push(if taken.contains(&name) { format!("{name}_{index}") } else { name });
-    }
-    taken
 }

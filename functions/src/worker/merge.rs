@@ -28,8 +28,8 @@ pub(super) struct MergeShard {
     pub(super) replay_bytes: u64,
 }
 
-/// Rows of one batch's inputs, in the order in which they are folded (R2).
-struct BatchInput {
+/// Rows of one epoch of one upstream shard, in the order in which they are folded (R2).
+struct EpochInput {
     partials: Vec<RecordBatch>,
     behind: Vec<RecordBatch>,
 }
@@ -178,11 +178,8 @@ impl MergeShard {
     }
 }
 
-/// Rows of one epoch of one upstream shard.
-type EpochInput = BatchInput;
-
 async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<EpochInput, WorkerError> {
-    Ok(BatchInput {
+    Ok(EpochInput {
         partials: rows_of(ctx, unread, SegmentKind::Exchange, receiver).await?,
         behind: rows_of(ctx, unread, SegmentKind::Behind, receiver).await?,
     })
