@@ -53,7 +53,7 @@ impl FragmentRunner {
     /// [`EngineError::Query`] if the engine cannot plan it.
     pub async fn new(fragment: &Fragment) -> Result<Self, EngineError> {
         let slot = Slot::default();
-        let state = session();
+        let state = session(fragment.guards);
         let planner = DefaultPhysicalPlanner::with_extension_planners(vec![Arc::new(SlotPlanner { slot: Arc::clone(&slot) })]);
         let plan = planner.create_physical_plan(&fragment.plan, &state).await?;
         let columns = leaf_columns(&fragment.plan);
@@ -109,14 +109,16 @@ fn leaf_columns(plan: &LogicalPlan) -> DFSchemaRef {
     Arc::clone(leaf.schema())
 }
 
-/// One partition, no repartitioning, no dynamic filters: they would not be reset between runs. No rewrite of the physical plan either:
-/// it would merge filters and move projections below them, past the guards of what can fail.
-fn session() -> SessionState {
+/// One partition, no repartitioning, no dynamic filters: they would not be reset between runs.
+///
+/// - `guards`: no rewrite of the physical plan, which would merge filters and move projections below them.
+fn session(guards: bool) -> SessionState {
     let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(BATCH_ROWS);
     let options = config.options_mut();
     options.optimizer.enable_round_robin_repartition = false;
     options.optimizer.enable_dynamic_filter_pushdown = false;
-    SessionStateBuilder::new().with_config(config).with_physical_optimizer_rules(Vec::new()).build()
+    let builder = SessionStateBuilder::new().with_config(config);
+    if guards { builder.with_physical_optimizer_rules(Vec::new()).build() } else { builder.build() }
 }
 
 #[derive(Debug)]

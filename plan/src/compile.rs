@@ -198,11 +198,11 @@ impl Planner {
         check_missing(&columns, &sink.schema, &insert.table)?;
         let plan = fill_missing(plan, &columns, &sink.schema).map_err(PlanError::from_engine)?;
         cut::refuse_shapes(&plan).map_err(|error| error.at_ident(&insert.table))?;
-        let guards = meaning::plan_can_fail(&plan);
+        let guards = meaning::needs_guards(&plan);
         let rules = optimizer(guards);
         let plan = self.optimized(plan, guards, &rules).map_err(PlanError::from_engine)?;
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        cut::cut(&plan, &catalog, &sink, &Rewrites { rules: &rules, state: &self.state })
+        cut::cut(&plan, &catalog, &sink, &Rewrites { rules: &rules, guards, state: &self.state })
             .map_err(|error| error.at_ident(&insert.table))
     }
 }

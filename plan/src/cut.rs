@@ -81,6 +81,8 @@ pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites:
 /// The engine's rewrites that this query may undergo.
 pub(crate) struct Rewrites<'a> {
     pub(crate) rules: &'a Optimizer,
+    /// Whether guards must stay where they are.
+    pub(crate) guards: bool,
     pub(crate) state: &'a SessionState,
 }
 
@@ -195,7 +197,7 @@ fn refuse_clocks(plan: &LogicalPlan) -> Result<(), CutError> {
 }
 
 fn fragment(plan: LogicalPlan, rewrites: &Rewrites<'_>) -> Result<Fragment, CutError> {
-    Ok(Fragment { plan: rewrites.rules.optimize(plan, rewrites.state, |_, _| {})? })
+    Ok(Fragment { plan: rewrites.rules.optimize(plan, rewrites.state, |_, _| {})?, guards: rewrites.guards })
 }
 
 /// The scan at the bottom, and the window assignment on the way.

@@ -65,6 +65,8 @@ pub struct Rowtime {
 pub struct Fragment {
     /// The plan.
     pub plan: LogicalPlan,
+    /// Whether an expression can fail on rows that a filter or CASE keeps away: then nothing may move past those.
+    pub guards: bool,
 }
 
 /// A tumbling window aggregate.

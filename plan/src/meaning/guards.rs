@@ -17,10 +17,28 @@ use crate::catalog::casts_implicitly;
 const CAN_FAIL: [&str; 9] =
     ["factorial", "gcd", "lcm", "make_date", "make_time", "date_bin", "split_part", "substr", "weir_not_null"];
 
-/// Whether any expression of `plan` can fail on a row.
-pub(crate) fn plan_can_fail(plan: &LogicalPlan) -> bool {
-    plan.exists(|node| Ok(schema_below(node).is_some_and(|schema| node.expressions().iter().any(|expr| can_fail(expr, schema)))))
-        .unwrap_or(true)
+/// Whether an expression of `plan` can fail on a row that another is there to keep away.
+pub(crate) fn needs_guards(plan: &LogicalPlan) -> bool {
+    let fails = |node: &LogicalPlan| schema_below(node).is_some_and(|schema| any(node, |expr| can_fail(expr, schema)));
+    let guards = |node: &LogicalPlan| matches!(node, LogicalPlan::Filter(_)) || any(node, decides);
+    let found = |what: &dyn Fn(&LogicalPlan) -> bool| plan.exists(|node| Ok(what(node))).unwrap_or(true);
+    found(&fails) && found(&guards)
+}
+
+fn any(node: &LogicalPlan, what: impl Fn(&Expr) -> bool) -> bool {
+    node.expressions().iter().any(what)
+}
+
+/// Whether something of `expr` is evaluated only for some rows.
+fn decides(expr: &Expr) -> bool {
+    let of_some = |expr: &Expr| match expr {
+        Expr::Case(_) => true,
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(op, Operator::And | Operator::Or),
+        Expr::ScalarFunction(call) => matches!(call.func.name(), "coalesce" | "nvl" | "nvl2" | "ifnull"),
+        Expr::AggregateFunction(call) => call.params.filter.is_some(),
+        _ => false,
+    };
+    expr.exists(|expr| Ok(of_some(expr))).unwrap_or(true)
 }
 
 /// `plan` with every fallible right side of AND and OR evaluated only where the left side leaves it open.

@@ -24,7 +24,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Spanned, TableFactor,
 
 use crate::PlanError;
 
-pub(crate) use guards::{guarded, plan_can_fail};
+pub(crate) use guards::{guarded, needs_guards};
 pub(crate) use rules::{aggregate_functions, scalar_functions};
 pub(crate) use typed::{cast_refusal, refuse_in_expr, refuse_other_meanings};
 pub(crate) use types::FlinkTypes;
