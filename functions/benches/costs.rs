@@ -254,7 +254,7 @@ async fn process() -> anyhow::Result<()> {
     row("weir: size of the binary", std::fs::metadata(WEIR)?.len() as f64 / 1e6, "MB")?;
     let commands: [(&str, &[&str]); 3] = [
         ("weir --version", &["--version"]),
-        ("weir status of no jobs", &["status"]),
+        ("weir explain", &["explain", job.as_str()]),
         ("weir run, 1,000 rows", &["run", job.as_str(), "-q"]),
     ];
     for (name, arguments) in commands {
