@@ -174,16 +174,15 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
         return Ok(if closed == invocation.shards.len() { Left::Done } else { Left::Held });
     }
     let complete = claims.len() + closed == invocation.shards.len();
+    let held: Vec<(ShardKey, Generation)> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
     let mut worker = match Worker::load(ctx, loaded, &claims).await {
         Ok(worker) => worker,
         Err(error) => {
-            let held: Vec<_> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
             let fenced = is_fenced(ctx, &held).await;
             weir_coordinator::release(ctx.table.as_ref(), claims).await?;
             return if fenced { Ok(Left::Fenced) } else { Err(error) };
         }
     };
-    let held: Vec<(ShardKey, Generation)> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
     let mut committer = Committer::new(ctx.clone(), claims);
     let served = worker.serve(ctx, loaded, &mut committer, invocation, complete).await;
     let committed = committer.drain().await;

@@ -110,3 +110,17 @@ async fn a_typo_is_shown_with_its_line_and_a_caret() {
     let type_error = compile("CREATE TABLE t (a BIGNIT) WITH ('connector' = 'plays')").await.expect_err("refused").to_string();
     assert!(type_error.contains("did you mean BIGINT?") && type_error.contains("line 1, column 19"), "{type_error}");
 }
+
+#[tokio::test]
+async fn a_long_chain_of_guards_stays_as_long_as_it_was_and_a_deep_one_is_refused() {
+    let chain: Vec<String> = (0..40).map(|n| format!("100 / song_id > {n}")).collect();
+    let sql = format!("INSERT INTO flat SELECT song_id, play_score FROM plays WHERE {}", chain.join(" AND "));
+    let plan = compiled(&sql).await.expect("it compiles");
+    let text = plan.pipelines[0].input.plan.display_indent().to_string();
+    let written = text.matches(" / plays.song_id").count();
+    assert!((40..=80).contains(&written), "{written} divisions in the plan of 40");
+    let deep =
+        (0..30).fold("100 / song_id > 1".to_owned(), |inner, _| format!("song_id <> 0 AND (100 / song_id > 2 OR ({inner}))"));
+    let refused = refusal(&format!("INSERT INTO flat SELECT song_id, play_score FROM plays WHERE {deep}")).await;
+    assert!(refused.contains("nested too deeply"), "{refused}");
+}

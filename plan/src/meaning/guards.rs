@@ -12,10 +12,14 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
 
 use crate::catalog::casts_implicitly;
+use crate::error::too_deep;
+use crate::functions::NOT_NULL;
 
 /// Functions that refuse some of their arguments.
-const CAN_FAIL: [&str; 9] =
-    ["factorial", "gcd", "lcm", "make_date", "make_time", "date_bin", "split_part", "substr", "weir_not_null"];
+const CAN_FAIL: [&str; 9] = ["factorial", "gcd", "lcm", "make_date", "make_time", "date_bin", "split_part", "substr", NOT_NULL];
+
+/// Largest right side of an AND or OR that is written twice: nested ones double with each level.
+const GUARDED_NODES_MAX: usize = 1_000;
 
 /// Whether an expression of `plan` can fail on a row that another is there to keep away.
 pub(crate) fn needs_guards(plan: &LogicalPlan) -> bool {
@@ -48,7 +52,7 @@ pub(crate) fn guarded(plan: LogicalPlan) -> Result<LogicalPlan> {
         let names = NamePreserver::new(&node);
         node.map_expressions(|expr| {
             let name = names.save(&expr);
-            Ok(expr.transform_up(|expr| Ok(guard(expr, &schema)))?.update_data(|expr| name.restore(expr)))
+            Ok(expr.transform_up(|expr| guard(expr, &schema))?.update_data(|expr| name.restore(expr)))
         })
     })?;
     Ok(plan.data)
@@ -61,16 +65,32 @@ fn schema_below(node: &LogicalPlan) -> Option<&DFSchema> {
     }
 }
 
-fn guard(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+/// `left AND right` as `CASE left WHEN FALSE THEN FALSE WHEN TRUE THEN right ELSE right AND NULL END`, OR alike.
+///
+/// The left side stands there once, so a chain of any length stays as long as it was; the right side twice, so its size is bounded.
+fn guard(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) if can_fail(&right, schema) => {
-            let decided = if op == Operator::And { Expr::Not(left.clone()) } else { (*left).clone() };
-            let value = Box::new(lit(op == Operator::Or));
-            let open = Expr::BinaryExpr(BinaryExpr { left, op, right });
-            Transformed::yes(Expr::Case(Case::new(None, vec![(Box::new(decided), value)], Some(Box::new(open)))))
+            if nodes(&right) > GUARDED_NODES_MAX {
+                return Err(too_deep().into_engine());
+            }
+            let decided = op == Operator::Or;
+            let unknown = lit(ScalarValue::Boolean(None));
+            let open = Expr::BinaryExpr(BinaryExpr { left: right.clone(), op, right: Box::new(unknown) });
+            let branches = vec![(Box::new(lit(decided)), Box::new(lit(decided))), (Box::new(lit(!decided)), right)];
+            Ok(Transformed::yes(Expr::Case(Case::new(Some(left), branches, Some(Box::new(open))))))
         }
-        expr => Transformed::no(expr),
+        expr => Ok(Transformed::no(expr)),
     }
+}
+
+fn nodes(expr: &Expr) -> usize {
+    let mut count = 0;
+    let _ = expr.apply(|_| {
+        count += 1;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    count
 }
 
 /// Division by what may be zero, casts of what may not fit, functions that refuse.
