@@ -46,6 +46,15 @@ pub struct ManifestRef {
     pub bytes: u64,
 }
 
+/// Newest list of the segments with late and dead-letter rows whose entries have left the head: these rows stay when their entries go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeptRef {
+    /// Object name below the store's root.
+    pub object: String,
+    /// Size of the object.
+    pub bytes: u64,
+}
+
 /// A snapshot of a shard's state and the restart point that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CheckpointRef {
@@ -152,6 +161,9 @@ pub struct Head {
     pub recent: VecDeque<CommitEntry>,
     /// Newest manifest of older commits.
     pub manifest: Option<ManifestRef>,
+    /// Newest list of late and dead-letter segments of those older commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptRef>,
     /// The shard's watermark.
     pub watermark: Watermark,
     /// Whether its watermark counts for its receivers.
@@ -187,6 +199,7 @@ impl Head {
             ledger: Vec::new(),
             recent: VecDeque::new(),
             manifest: None,
+            kept: None,
             watermark: Watermark::NONE,
             activity: Activity::Active,
             act_at: None,

@@ -25,7 +25,7 @@ pub mod invariants;
 mod golden;
 
 pub use entry::{Activity, CommitEntry, RowGroupRef, SegmentKind, SegmentRef};
-pub use head::{Head, ManifestRef, Owner, ShardStats};
+pub use head::{Head, KeptRef, ManifestRef, Owner, ShardStats};
 pub use ids::{CommitId, Epoch, Generation, Ids, Incarnation, JobId, ObjectId, OwnerId, ShardId, ShardKey, StageId};
 pub use key_group::{KeyGroup, KeyGroupRange};
 pub use recipe::{InputCut, Inputs, Offset, Recipe};

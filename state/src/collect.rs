@@ -16,22 +16,21 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, path::Path};
 use weir_model::decide::{Orphan, decide_orphan};
 use weir_model::retention::Retention;
-use weir_model::{CommitEntry, Epoch, Head, JobId, SegmentKind};
+use weir_model::{CommitEntry, Epoch, Head, JobId};
 
 use crate::error::Kind;
-use crate::{StateError, manifest, paths};
+use crate::{StateError, kept, manifest, paths};
 
 /// Everything one shard names, split at its floor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Objects that something above the floor names, those of the head itself, and late and dead rows, which stay.
+    /// Objects that something above the floor names, those of the head itself, and late and dead rows of its entries, which stay.
     pub live: BTreeSet<String>,
     /// Objects that only entries at or below the floor name.
     pub fallen: BTreeSet<String>,
 }
 
-/// Walks a head and its chain. A manifest stays while one of its entries is above the floor, or while an older one still names rows
-/// that stay: it is the way to them.
+/// Walks a head and its chain. A manifest stays while one of its entries is above the floor.
 ///
 /// # Errors
 /// [`StateError`] if a manifest that should be there cannot be read.
@@ -42,7 +41,6 @@ pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Res
     for entry in &head.recent {
         named.sort(entry, floor);
     }
-    let mut fallen_manifests = Vec::new();
     let mut next = head.manifest.clone();
     while let Some(reference) = next {
         let fallen = reference.last <= floor;
@@ -52,33 +50,23 @@ pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Res
             Err(error) if error.kind() == Kind::Missing && fallen => break,
             Err(error) => return Err(error),
         };
-        let mut keeps_rows = false;
         for entry in &found.entries {
-            keeps_rows |= named.sort(entry, floor);
+            named.sort(entry, floor);
         }
-        if keeps_rows || !fallen {
-            named.live.extend(fallen_manifests.drain(..));
-            named.live.insert(reference.object);
-        } else {
-            fallen_manifests.push(reference.object);
-        }
+        let set = if fallen { &mut named.fallen } else { &mut named.live };
+        set.insert(reference.object);
         next = found.previous;
     }
-    named.fallen.extend(fallen_manifests);
     Ok(named)
 }
 
 impl Named {
-    /// Returns whether the entry names rows that stay although it has fallen.
-    fn sort(&mut self, entry: &CommitEntry, floor: Epoch) -> bool {
-        let mut keeps_rows = false;
+    fn sort(&mut self, entry: &CommitEntry, floor: Epoch) {
         for segment in &entry.segments {
-            let stays = matches!(segment.kind, SegmentKind::Late | SegmentKind::Dead);
-            keeps_rows |= stays;
+            let stays = kept::stays(segment.kind);
             let set = if stays || entry.epoch > floor { &mut self.live } else { &mut self.fallen };
             set.insert(segment.object.clone());
         }
-        keeps_rows
     }
 }
 
@@ -145,17 +133,22 @@ pub async fn collect_below(store: &dyn ObjectStore, heads: &[Head], row: &Retent
     Ok(Collected { named, deleted })
 }
 
-/// Objects of the job that nothing names and whose maker can no longer commit (G1). One LIST per call: call it rarely.
+/// Objects of the job that nothing names and whose maker can no longer commit (G1). Call it rarely.
+///
+/// - Requests: one LIST, and one GET per list of late and dead-letter segments.
 ///
 /// - `heads`: the shards whose orphans may go (`decide::orphans_may_go`: those without a pin); objects of others stay. Read before the
 ///   listing, and not later than the heads that `named` comes from: once a generation is over, names read after that are final.
 /// - `named`: what *all* heads of the job name.
 ///
 /// # Errors
-/// [`StateError::Store`] if the listing fails.
+/// [`StateError`] if the listing fails, or a list of late and dead-letter segments cannot be read.
 pub async fn orphans(store: &dyn ObjectStore, job: JobId, heads: &[Head], named: &[Named]) -> Result<Vec<String>, StateError> {
     let generations: BTreeMap<_, _> = heads.iter().map(|head| (head.shard, head.generation)).collect();
-    let known: BTreeSet<&String> = named.iter().flat_map(|named| named.live.iter().chain(&named.fallen)).collect();
+    let mut known: BTreeSet<String> = named.iter().flat_map(|named| named.live.iter().chain(&named.fallen)).cloned().collect();
+    for head in heads {
+        known.extend(kept::objects(store, head).await?);
+    }
     let folder = paths::job(job);
     let listed: Vec<_> =
         store.list(Some(&Path::from(folder.as_str()))).try_collect().await.map_err(|error| StateError::store(&folder, error))?;

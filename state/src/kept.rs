@@ -1,17 +1,85 @@
 //! The late and the dead-letter rows of a shard: rows that retention keeps, however old their epoch is.
 //!
-//! The head counts them, so the walk back along its chain ends as soon as all of them are found, and knows if some are not.
+//! Entries and their manifests fall with the floor. When a commit spills, the segments of these rows are copied into a list, linked
+//! to the list before it and named by the head: the way to the rows stays, and is no longer than they are many.
 //! Never: lists a folder, or reads the rows themselves.
 //!
 //! ```text
-//! head.recent --> newest manifest --> .. --> until as many rows are named as the head counts
+//! head.recent --> head.kept: newest list --> .. --> until as many rows are named as the head counts
 //! ```
 
 use object_store::ObjectStore;
-use weir_model::{CommitEntry, Epoch, Head, ManifestRef, SegmentKind, SegmentRef};
+use serde::{Deserialize, Serialize};
+use weir_model::{CommitEntry, Epoch, Head, Ids, KeptRef, SegmentKind, SegmentRef, ShardKey};
 
-use crate::error::Kind;
-use crate::{StateError, manifest};
+use crate::StateError;
+use crate::json::{self, Json};
+use crate::paths::{self, Folder};
+
+/// Version of a list's encoding; a reader refuses any other.
+pub const KEPT_FORMAT: u16 = 1;
+
+/// Whether rows of this kind stay when their entry falls below the floor.
+#[must_use]
+pub const fn stays(kind: SegmentKind) -> bool {
+    matches!(kind, SegmentKind::Late | SegmentKind::Dead)
+}
+
+/// A list object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptList {
+    format: u16,
+    shard: ShardKey,
+    /// Oldest first.
+    segments: Vec<KeptSegment>,
+    previous: Option<KeptRef>,
+}
+
+impl Json for KeptList {
+    const WHAT: &str = "list of late and dead rows";
+    const FORMAT: u16 = KEPT_FORMAT;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptSegment {
+    /// The commit that named it.
+    epoch: Epoch,
+    segment: SegmentRef,
+}
+
+/// An encoded list and the reference that names it.
+#[derive(Debug)]
+pub struct EncodedKept {
+    /// What the head will hold.
+    pub reference: KeptRef,
+    /// The object's bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Encodes where the late and dead rows of `entries` lie (oldest first; they are about to leave `head`), in front of its present
+/// lists. `None` if they name none.
+///
+/// # Errors
+/// [`StateError::Corrupt`] if the list cannot be encoded.
+pub fn encode(ids: &dyn Ids, head: &Head, entries: &[CommitEntry]) -> Result<Option<EncodedKept>, StateError> {
+    let of = |entry: &CommitEntry| {
+        let epoch = entry.epoch;
+        let kept = entry.segments.iter().filter(|segment| stays(segment.kind)).cloned();
+        kept.map(|segment| KeptSegment { epoch, segment }).collect::<Vec<_>>()
+    };
+    let segments: Vec<KeptSegment> = entries.iter().flat_map(of).collect();
+    if segments.is_empty() {
+        return Ok(None);
+    }
+    let object = paths::object(Folder::Kept, ids.object(), head.shard, head.generation);
+    let bytes =
+        json::encode(&object, &KeptList { format: KEPT_FORMAT, shard: head.shard, segments, previous: head.kept.clone() })?;
+    Ok(Some(EncodedKept { reference: KeptRef { object, bytes: bytes.len() as u64 }, bytes }))
+}
+
+async fn read(store: &dyn ObjectStore, reference: &KeptRef) -> Result<KeptList, StateError> {
+    json::read(store, &reference.object, reference.bytes).await
+}
 
 /// Where the rows of one kind of one shard lie.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,20 +88,12 @@ pub struct Kept {
     pub segments: Vec<SegmentRef>,
     /// Rows that the segments name.
     pub rows: u64,
-    /// The manifest at which the walk ended because it is gone: rows of its epochs and of older ones are not found.
-    pub gone: Option<ManifestRef>,
 }
 
 impl Kept {
-    /// First epoch whose rows were looked for; 1 unless older ones are gone.
-    #[must_use]
-    pub fn first_epoch(&self) -> Epoch {
-        self.gone.as_ref().map_or(Epoch(1), |gone| gone.last.next())
-    }
-
-    /// Takes the segments of an entry; entries come newest first.
-    fn take(&mut self, entry: &CommitEntry, kind: SegmentKind) {
-        for segment in entry.segments.iter().rev().filter(|segment| segment.kind == kind) {
+    /// Takes those of `kind`; segments come newest first.
+    fn take<'a>(&mut self, newest_first: impl Iterator<Item = &'a SegmentRef>, kind: SegmentKind) {
+        for segment in newest_first.filter(|segment| segment.kind == kind) {
             self.rows += segment.rows();
             self.segments.push(segment.clone());
         }
@@ -43,32 +103,40 @@ impl Kept {
 /// Finds the segments of `kind` that `head`'s shard has committed.
 ///
 /// - `rows`: rows of the kind that the head counts; 0 costs nothing.
-/// - Requests: one GET per manifest between the head and the oldest of the rows.
+/// - Requests: one GET per list between the head and the oldest of the rows.
 ///
 /// # Errors
-/// [`StateError`] if a manifest that is there cannot be read.
+/// [`StateError`] if a list cannot be read: they are never deleted.
 pub async fn kept_rows(store: &dyn ObjectStore, head: &Head, kind: SegmentKind, rows: u64) -> Result<Kept, StateError> {
     let mut kept = Kept::default();
     if rows == 0 {
         return Ok(kept);
     }
-    head.recent.iter().rev().for_each(|entry| kept.take(entry, kind));
-    let mut next = head.manifest.clone();
-    while kept.rows < rows {
-        let Some(reference) = next else { break };
-        let found = match manifest::read(store, &reference).await {
-            Ok(found) => found,
-            Err(error) if error.kind() == Kind::Missing => {
-                kept.gone = Some(reference);
-                break;
-            }
-            Err(error) => return Err(error),
-        };
-        found.entries.iter().rev().for_each(|entry| kept.take(entry, kind));
-        next = found.previous;
+    kept.take(head.recent.iter().rev().flat_map(|entry| entry.segments.iter().rev()), kind);
+    let mut next = head.kept.clone();
+    while let Some(reference) = next.filter(|_| kept.rows < rows) {
+        let list = read(store, &reference).await?;
+        kept.take(list.segments.iter().rev().map(|kept| &kept.segment), kind);
+        next = list.previous;
     }
     kept.segments.reverse();
     Ok(kept)
+}
+
+/// Names of the lists of a head, and of every segment in them: one GET per list.
+///
+/// # Errors
+/// [`StateError`] if a list cannot be read.
+pub async fn objects(store: &dyn ObjectStore, head: &Head) -> Result<Vec<String>, StateError> {
+    let mut objects = Vec::new();
+    let mut next = head.kept.clone();
+    while let Some(reference) = next {
+        let list = read(store, &reference).await?;
+        objects.push(reference.object);
+        objects.extend(list.segments.into_iter().map(|kept| kept.segment.object));
+        next = list.previous;
+    }
+    Ok(objects)
 }
 
 #[cfg(test)]
@@ -76,11 +144,12 @@ mod tests {
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
     use object_store::path::Path;
-    use weir_model::{JobId, ShardId, ShardKey, StageId};
+    use weir_model::{JobId, ShardId, StageId};
 
     use super::*;
+    use crate::error::Kind;
     use crate::store::put;
-    use crate::testing::{SequentialIds, entry};
+    use crate::testing::{SequentialIds, entry, golden};
 
     /// Epochs 1 to 6, a dead row and a late row each; 1-2 and 3-4 spilled.
     async fn six_epochs(store: &dyn ObjectStore) -> Head {
@@ -91,9 +160,9 @@ mod tests {
             entry(epoch, &[(SegmentKind::Dead, dead.as_str()), (SegmentKind::Late, late.as_str())])
         };
         for first in [1, 3] {
-            let encoded = manifest::encode(&ids, &head, vec![of(first), of(first + 1)]).unwrap();
-            put(store, &encoded.reference.object, encoded.bytes.into()).await.unwrap();
-            head.manifest = Some(encoded.reference);
+            let list = encode(&ids, &head, &[of(first), of(first + 1)]).unwrap().unwrap();
+            put(store, &list.reference.object, list.bytes.into()).await.unwrap();
+            head.kept = Some(list.reference);
         }
         head.recent = [of(5), of(6)].into();
         head.epoch = Epoch(6);
@@ -110,23 +179,45 @@ mod tests {
         let head = six_epochs(&store).await;
         let kept = kept_rows(&store, &head, SegmentKind::Dead, 6).await.unwrap();
         assert_eq!(names(&kept), ["dead-1", "dead-2", "dead-3", "dead-4", "dead-5", "dead-6"]);
-        assert_eq!((kept.rows, kept.first_epoch()), (6, Epoch(1)));
+        assert_eq!(kept.rows, 6);
         assert_eq!(kept_rows(&store, &head, SegmentKind::Late, 0).await.unwrap(), Kept::default());
+        let all = objects(&store, &head).await.unwrap();
+        let (lists, rows): (Vec<_>, Vec<_>) = all.iter().partition(|name| name.contains("/kept/"));
+        assert_eq!(lists.len(), 2);
+        assert_eq!(rows, ["dead-3", "late-3", "dead-4", "late-4", "dead-1", "late-1", "dead-2", "late-2"]);
     }
 
     #[tokio::test]
-    async fn the_walk_ends_with_the_last_row_counted_and_says_where_the_chain_is_broken() {
+    async fn the_walk_ends_with_the_last_row_counted_and_a_list_that_is_gone_is_told() {
         let store = InMemory::new();
         let head = six_epochs(&store).await;
-        let newest = head.manifest.clone().unwrap();
-        let oldest = manifest::read(&store, &newest).await.unwrap().previous.unwrap();
+        let oldest = read(&store, head.kept.as_ref().unwrap()).await.unwrap().previous.unwrap();
         store.delete(&Path::from(oldest.object)).await.unwrap();
         let kept = kept_rows(&store, &head, SegmentKind::Late, 4).await.unwrap();
-        assert_eq!((kept.rows, kept.gone), (4, None));
-        let kept = kept_rows(&store, &head, SegmentKind::Late, 6).await.unwrap();
-        assert_eq!((kept.rows, kept.first_epoch()), (4, Epoch(3)));
-        store.delete(&Path::from(newest.object)).await.unwrap();
-        let kept = kept_rows(&store, &head, SegmentKind::Late, 6).await.unwrap();
-        assert_eq!((names(&kept), kept.first_epoch()), (vec!["late-5", "late-6"], Epoch(5)));
+        assert_eq!((names(&kept), kept.rows), (vec!["late-3", "late-4", "late-5", "late-6"], 4));
+        assert_eq!(kept_rows(&store, &head, SegmentKind::Late, 6).await.unwrap_err().kind(), Kind::Missing);
+    }
+
+    #[test]
+    fn entries_without_such_rows_make_no_list() {
+        let head = Head::new(ShardKey::new(JobId(1), StageId(0), ShardId(0)));
+        let entries = [entry(1, &[(SegmentKind::Output, "a")]), entry(2, &[])];
+        assert!(encode(&SequentialIds::default(), &head, &entries).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_list_of_format_1_is_golden_and_another_is_refused() {
+        let mut head = Head::new(ShardKey::new(JobId(0xabc), StageId(1), ShardId(2)));
+        head.kept = Some(KeptRef { object: "jobs/0000000000000abc/kept/07/a.json".to_owned(), bytes: 1_234 });
+        let entries = [entry(5, &[(SegmentKind::Output, "a.parquet"), (SegmentKind::Late, "b.parquet")]), entry(6, &[])];
+        let list = encode(&SequentialIds::default(), &head, &entries).unwrap().unwrap();
+        let text = golden("kept-1.json", std::str::from_utf8(&list.bytes).unwrap());
+        let store = InMemory::new();
+        put(&store, &list.reference.object, text.clone().into()).await.unwrap();
+        let found = read(&store, &list.reference).await.unwrap();
+        assert_eq!((found.previous, found.segments.len()), (head.kept, 1));
+        put(&store, "other", text.replace("\"format\":1", "\"format\":9").into()).await.unwrap();
+        let other = KeptRef { object: "other".to_owned(), ..list.reference };
+        assert!(read(&store, &other).await.unwrap_err().to_string().contains("format 9, this build reads 1"));
     }
 }

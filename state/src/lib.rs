@@ -19,6 +19,7 @@ pub mod faulty;
 pub mod store;
 
 mod error;
+mod json;
 #[cfg(test)]
 mod testing;
 

@@ -2,12 +2,13 @@
 //!
 //! Readers walk head, then chain, only as far back as the first epoch they miss.
 
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use weir_model::{CommitEntry, Epoch, Head, Ids, ManifestRef, ShardKey};
 
 use crate::StateError;
 use crate::error::Kind;
+use crate::json::{self, Json, corrupt};
 use crate::paths::{self, Folder};
 
 /// Version of the manifest's encoding; a reader refuses any other.
@@ -24,6 +25,11 @@ pub struct Manifest {
     pub entries: Vec<CommitEntry>,
     /// The manifest before this one.
     pub previous: Option<ManifestRef>,
+}
+
+impl Json for Manifest {
+    const WHAT: &str = "manifest";
+    const FORMAT: u16 = MANIFEST_FORMAT;
 }
 
 /// An encoded manifest and the reference that names it.
@@ -50,7 +56,7 @@ pub fn encode(ids: &dyn Ids, head: &Head, entries: Vec<CommitEntry>) -> Result<E
         return Err(corrupt(&object, "its entries have gaps"));
     }
     let manifest = Manifest { format: MANIFEST_FORMAT, shard: head.shard, entries, previous: head.manifest.clone() };
-    let bytes = serde_json::to_vec(&manifest).map_err(|error| corrupt(&object, &error.to_string()))?;
+    let bytes = json::encode(&object, &manifest)?;
     Ok(EncodedManifest { reference: ManifestRef { first, last, bytes: bytes.len() as u64, object }, bytes })
 }
 
@@ -60,38 +66,12 @@ pub fn encode(ids: &dyn Ids, head: &Head, entries: Vec<CommitEntry>) -> Result<E
 /// [`StateError::Store`] (kind `Missing` if it is gone: G4), [`StateError::UnknownFormat`], [`StateError::Corrupt`] if it is not what
 /// the reference says.
 pub async fn read(store: &dyn ObjectStore, reference: &ManifestRef) -> Result<Manifest, StateError> {
-    let object = reference.object.as_str();
-    let failed = |error| StateError::store(object, error);
-    let bytes = store.get(&Path::from(object)).await.map_err(failed)?.bytes().await.map_err(failed)?;
-    decode(reference, &bytes)
-}
-
-/// The format stands alone first: another one may have any other fields.
-#[derive(Deserialize)]
-struct Format {
-    format: u16,
-}
-
-fn decode(reference: &ManifestRef, bytes: &[u8]) -> Result<Manifest, StateError> {
-    let object = reference.object.as_str();
-    if bytes.len() as u64 != reference.bytes {
-        return Err(corrupt(object, &format!("{} bytes were committed, {} are there", reference.bytes, bytes.len())));
-    }
-    let found: Format = serde_json::from_slice(bytes).map_err(|error| corrupt(object, &error.to_string()))?;
-    if found.format != MANIFEST_FORMAT {
-        let (found, known) = (found.format.to_string(), MANIFEST_FORMAT.to_string());
-        return Err(StateError::UnknownFormat { object: object.to_owned(), what: "manifest", found, known });
-    }
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| corrupt(object, &error.to_string()))?;
+    let manifest: Manifest = json::read(store, &reference.object, reference.bytes).await?;
     let epochs = manifest.entries.iter().map(|entry| entry.epoch.0);
     if epochs.eq(reference.first.0..=reference.last.0) {
         return Ok(manifest);
     }
-    Err(corrupt(object, &format!("its epochs are not {} to {}", reference.first, reference.last)))
-}
-
-fn corrupt(object: &str, message: &str) -> StateError {
-    StateError::Corrupt { object: object.to_owned(), message: message.to_owned() }
+    Err(corrupt(&reference.object, &format!("its epochs are not {} to {}", reference.first, reference.last)))
 }
 
 /// What a reader finds between two epochs.
@@ -130,7 +110,9 @@ pub async fn entries_between(store: &dyn ObjectStore, head: &Head, after: Epoch,
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
+    use object_store::path::Path;
     use weir_model::{JobId, SegmentKind, ShardId, StageId};
 
     use super::*;
@@ -185,12 +167,15 @@ mod tests {
         let reference = spilled(&store).await.manifest.unwrap();
         let whole = store.get(&Path::from(reference.object.as_str())).await.unwrap().bytes().await.unwrap();
         let text = String::from_utf8(whole.to_vec()).unwrap();
-        let error = decode(&reference, &whole[..whole.len() - 1]).unwrap_err();
-        assert!(error.to_string().contains("bytes were committed"), "{error}");
-        let error = decode(&reference, text.replace("\"format\":1", "\"format\":9").as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("manifest format 9, this build reads 1"), "{error}");
-        let error = decode(&reference, text.replace("\"epoch\":9,", "\"epoch\":8,").as_bytes()).unwrap_err();
-        assert!(error.to_string().contains("its epochs are not 9 to 14"), "{error}");
+        for (bytes, expected) in [
+            (text[..text.len() - 1].to_owned(), "bytes were committed"),
+            (text.replace("\"format\":1", "\"format\":9"), "manifest format 9, this build reads 1"),
+            (text.replace("\"epoch\":9,", "\"epoch\":8,"), "its epochs are not 9 to 14"),
+        ] {
+            put(&store, &reference.object, bytes.into()).await.unwrap();
+            let error = read(&store, &reference).await.unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -212,6 +197,6 @@ mod tests {
         let encoded = encode(&SequentialIds::default(), &head, entries.clone()).unwrap();
         let kept = golden("manifest-1.json", std::str::from_utf8(&encoded.bytes).unwrap());
         let expected = Manifest { format: 1, shard: head.shard, entries, previous: head.manifest };
-        assert_eq!(decode(&encoded.reference, kept.as_bytes()).unwrap(), expected);
+        assert_eq!(json::decode::<Manifest>(object, encoded.reference.bytes, kept.as_bytes()).unwrap(), expected);
     }
 }

@@ -4,6 +4,7 @@
 //! jobs/{job}/data/{hash2}/{id}-{anchor}-{generation}.parquet      exchange, behind, output, late, dead: short-lived
 //! jobs/{job}/state/{hash2}/{id}-{anchor}-{generation}.parquet     checkpoints: long-lived
 //! jobs/{job}/manifest/{hash2}/{id}-{anchor}-{generation}.json     commits that no longer fit their head
+//! jobs/{job}/kept/{hash2}/{id}-{anchor}-{generation}.json         where the late and dead rows of such commits lie
 //! jobs/{job}/plan/{version}.json                                  SQL, options, pinned inputs
 //! ```
 //! Every name but the plan's carries an anchor, the shard and generation that made it (C3): an object that no head names may be
@@ -21,23 +22,26 @@ pub enum Folder {
     State,
     /// Spilled commit entries.
     Manifest,
+    /// Lists of the late and dead-letter segments of spilled entries: for good.
+    Kept,
 }
 
 impl Folder {
-    const ALL: [Self; 3] = [Self::Data, Self::State, Self::Manifest];
+    const ALL: [Self; 4] = [Self::Data, Self::State, Self::Manifest, Self::Kept];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Data => "data",
             Self::State => "state",
             Self::Manifest => "manifest",
+            Self::Kept => "kept",
         }
     }
 
     const fn extension(self) -> &'static str {
         match self {
             Self::Data | Self::State => "parquet",
-            Self::Manifest => "json",
+            Self::Manifest | Self::Kept => "json",
         }
     }
 }
@@ -96,7 +100,7 @@ mod tests {
     #[test]
     fn an_anchor_is_read_back_from_every_folder() {
         let shard = ShardKey::new(JobId(0xabc), StageId(3), ShardId(12));
-        for folder in [Folder::Data, Folder::State, Folder::Manifest] {
+        for folder in Folder::ALL {
             let name = object(folder, ObjectId(0x1234), shard, Generation(7));
             assert_eq!(anchor(&name), Some((shard, Generation(7))), "{name}");
             assert_eq!(id(&name), Some(ObjectId(0x1234)));
@@ -111,6 +115,7 @@ mod tests {
         assert_eq!(name(Folder::Data), format!("jobs/0000000000000abc/data/{file}.parquet"));
         assert_eq!(name(Folder::State), format!("jobs/0000000000000abc/state/{file}.parquet"));
         assert_eq!(name(Folder::Manifest), format!("jobs/0000000000000abc/manifest/{file}.json"));
+        assert_eq!(name(Folder::Kept), format!("jobs/0000000000000abc/kept/{file}.json"));
         assert_eq!(plan(JobId(0xabc), 1), "jobs/0000000000000abc/plan/000001.json");
     }
 

@@ -1,22 +1,16 @@
 //! `weir late` and `weir dead`: the rows that are in no result, read from what the heads have committed.
 
-use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 
 use weir_connectors::encode;
 use weir_connectors::files::Format;
-use weir_coordinator::{claim, retention};
+use weir_coordinator::claim;
 use weir_model::{Head, SegmentKind, ShardId, ShardKey};
 use weir_state::{Kept, kept_rows, segment};
 
-use super::live::count;
 use super::named;
 use crate::config::Config;
-use crate::job::Loaded;
 use crate::open::Opened;
-
-/// Times a head is read again when a manifest was missing.
-const READ_ATTEMPTS: usize = 4;
 
 /// A stream beside the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,22 +54,16 @@ impl Stream {
 /// Prints the rows of a stream on standard output, one JSON object a line, in the order (shard, epoch, row); what is to be said
 /// about them goes to standard error.
 ///
-/// - Requests: the heads, the manifests back to the oldest row, one or two per segment. Memory: one segment.
+/// - Requests: the heads, their lists of segments, one or two per segment. Memory: one segment.
 ///
 /// # Errors
 /// No such job, or something that was committed cannot be read.
 pub(super) async fn print(config: &Config, name: &str, stream: Stream) -> anyhow::Result<()> {
     let (opened, loaded) = named::open(config, name).await?;
-    let mut gone = String::new();
     let mut counted = 0;
     for shard in loaded.topology.all_shards() {
-        let (head, kept) = find(&opened, &loaded, shard, stream).await?;
-        let rows = stream.rows(&head);
-        counted += rows;
-        if kept.rows < rows {
-            let (lost, first, noun) = (count(rows - kept.rows), kept.first_epoch(), stream.noun());
-            writeln!(gone, "shard {shard}: {lost} {noun} have been collected; those from epoch {first} on are there")?;
-        }
+        let kept = find(&opened, shard, stream).await?;
+        counted += kept.rows;
         if print_rows(&opened, &kept).await? == Reader::Gone {
             return Ok(());
         }
@@ -83,26 +71,16 @@ pub(super) async fn print(config: &Config, name: &str, stream: Stream) -> anyhow
     if counted == 0 {
         eprintln!("{name}: {}", stream.none());
     }
-    eprint!("{gone}");
     Ok(())
 }
 
-/// Where the rows of one shard lie. A manifest that is gone although it is above the floor means that the head has moved on (G4).
-async fn find(opened: &Opened, loaded: &Loaded, shard: ShardKey, stream: Stream) -> anyhow::Result<(Head, Kept)> {
-    let table = opened.ctx.table.as_ref();
-    for _ in 0..READ_ATTEMPTS {
-        let (head, _) = claim::read_head(table, shard).await?;
-        let rows = stream.rows(&head);
-        let kept = kept_rows(opened.ctx.objects.as_ref(), &head, stream.kind(), rows).await?;
-        let Some(gone) = &kept.gone else {
-            anyhow::ensure!(kept.rows == rows, "shard {shard} counts {rows} {}, its commits name {}", stream.noun(), kept.rows);
-            return Ok((head, kept));
-        };
-        if gone.last <= retention::read(table, loaded.job).await?.floor(&shard.to_string()) {
-            return Ok((head, kept));
-        }
-    }
-    anyhow::bail!("shard {shard}: the job moved on while it was read: try again")
+/// Where the rows of one shard lie.
+async fn find(opened: &Opened, shard: ShardKey, stream: Stream) -> anyhow::Result<Kept> {
+    let (head, _) = claim::read_head(opened.ctx.table.as_ref(), shard).await?;
+    let rows = stream.rows(&head);
+    let kept = kept_rows(opened.ctx.objects.as_ref(), &head, stream.kind(), rows).await?;
+    anyhow::ensure!(kept.rows == rows, "shard {shard} counts {rows} {}, its commits name {}", stream.noun(), kept.rows);
+    Ok(kept)
 }
 
 /// Who reads standard output.

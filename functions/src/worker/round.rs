@@ -12,7 +12,7 @@ use weir_model::{
     ShardStats, Watermark,
 };
 use weir_state::paths::{self, Folder};
-use weir_state::{SegmentMeta, manifest, segment};
+use weir_state::{SegmentMeta, kept, manifest, segment};
 
 use super::{WorkerError, owner};
 use crate::context::Ctx;
@@ -46,6 +46,8 @@ pub(super) struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Published {
     pub(super) segments: Vec<SegmentRef>,
+    /// What the head names no more: named once again by the entry that replaces it, so that it falls with this entry.
+    pub(super) replaced: Vec<SegmentRef>,
     digests: Vec<u64>,
 }
 
@@ -149,15 +151,19 @@ impl Round {
                 build: build(),
                 digest: batch.published.digest(),
             },
-            segments: batch.published.segments,
+            segments: [batch.published.segments, batch.published.replaced].concat(),
         };
         let mut from = head.clone();
         let count = plan_spill(&from);
         if count > 0 {
-            let entries = from.recent.iter().take(count).cloned().collect();
+            let entries: Vec<CommitEntry> = from.recent.iter().take(count).cloned().collect();
+            let kept = kept::encode(ctx.ids.as_ref(), &from, &entries)?.map(|list| {
+                self.uploads.push((list.reference.object.clone(), list.bytes.into()));
+                list.reference
+            });
             let encoded = manifest::encode(ctx.ids.as_ref(), &from, entries)?;
             self.uploads.push((encoded.reference.object.clone(), encoded.bytes.into()));
-            from = spill(&from, count, encoded.reference);
+            from = spill(&from, count, encoded.reference, kept);
         }
         let advance = Advance {
             entry: entry.clone(),

@@ -1,7 +1,7 @@
 //! Spill and trim: what keeps a head small (T4). Older commits move into a chain of manifests; what fell below a floor is forgotten.
 
 use crate::entry::CommitEntry;
-use crate::head::{HEAD_BYTES_SPILL, Head, ManifestRef, RECENT_COMMITS_MAX};
+use crate::head::{HEAD_BYTES_SPILL, Head, KeptRef, ManifestRef, RECENT_COMMITS_MAX};
 use crate::ids::Epoch;
 
 /// How many of the oldest commits must move into a manifest before another is appended (T4); 0 while the head is small.
@@ -24,12 +24,13 @@ pub fn plan_spill(head: &Head) -> usize {
     half + more.count()
 }
 
-/// The head once its `count` oldest commits lie in `manifest`.
+/// The head once its `count` oldest commits lie in `manifest`, and their late and dead-letter segments, if any, in the list `kept`.
 #[must_use]
-pub fn spill(head: &Head, count: usize, manifest: ManifestRef) -> Head {
+pub fn spill(head: &Head, count: usize, manifest: ManifestRef, kept: Option<KeptRef>) -> Head {
     let mut next = head.clone();
     next.recent.drain(..count.min(head.recent.len()));
     next.manifest = Some(manifest);
+    next.kept = kept.or(next.kept);
     next
 }
 

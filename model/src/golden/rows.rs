@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::golden;
-use crate::head::{CheckpointRef, HEAD_FORMAT, InputState, PendingPublish, PublishState};
+use crate::head::{CheckpointRef, HEAD_FORMAT, InputState, KeptRef, PendingPublish, PublishState};
 use crate::job::{DesiredState, JOB_FORMAT, JobRow, NameRow};
 use crate::layout::{LAYOUT_FORMAT, Layout, ShardLayout};
 use crate::retention::{Pin, RETENTION_FORMAT, Retention};
@@ -141,6 +141,10 @@ fn stats() -> ShardStats {
     }
 }
 
+fn kept() -> KeptRef {
+    KeptRef { object: format!("jobs/{JOB}/kept/0a/0000000000000000000000000000000a-s001-00012-0000000003.json"), bytes: 321 }
+}
+
 /// No shard has all of it at once; each field is here so that none can change unseen.
 fn head() -> Head {
     let recent = VecDeque::from(entries());
@@ -157,6 +161,7 @@ fn head() -> Head {
         ledger: vec![segment(SegmentKind::Ledger, 8, &[])],
         recent,
         manifest: Some(manifest()),
+        kept: Some(kept()),
         watermark: Watermark(NEW_YEAR),
         activity: Activity::Active,
         act_at: Some(Watermark(NEW_YEAR + 10_000_000)),

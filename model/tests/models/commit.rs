@@ -241,7 +241,7 @@ impl Lane {
             let name = format!("m{}", state.manifests.len());
             let manifest = ManifestRef { object: name, first: first.epoch, last: last.epoch, bytes: 1 };
             state.manifests.push(base.recent.iter().map(|entry| entry.commit).collect());
-            base = spill(&base, base.recent.len(), manifest);
+            base = spill(&base, base.recent.len(), manifest, None);
         }
         let id = state.attempts + 1;
         if let Some((next, memory)) = Self::batch(&base, memory, rows, id) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use weir_model::head::CheckpointRef;
-use weir_model::{Generation, ObjectId, ShardId, ShardKey, StageId, Watermark};
+use weir_model::{Generation, ObjectId, SegmentKind, ShardId, ShardKey, StageId, Watermark};
 
 use super::*;
 use crate::counting::Hooked;
@@ -95,9 +95,8 @@ async fn an_object_that_a_shard_still_needs_stays_whoever_else_has_let_it_go() {
     assert_eq!(collect_below(&store, &heads, &floors(&[(shard(0), 1), (shard(1), 1)])).await.unwrap().deleted, 1);
 }
 
-#[tokio::test]
-async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_and_so_does_the_way_to_them() {
-    let store = InMemory::new();
+/// Epochs 1 to 8 of stage 0: a late row in the first, a dead one in the second, a checkpoint in the third; 1 to 6 spilled.
+async fn rows_that_stay(store: &dyn ObjectStore) -> (Head, [String; 3]) {
     let mut head = head_of(0, 1);
     let (late, dead, state) = (data(101, 0, 1), data(102, 0, 1), object(Folder::State, ObjectId(103), shard(0), Generation(1)));
     let checkpoint = entry(3, &[(SegmentKind::Checkpoint, &state)]);
@@ -109,10 +108,35 @@ async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_and_so_does_the_way_t
     });
     let mut entries = vec![entry(1, &[(SegmentKind::Late, &late)]), entry(2, &[(SegmentKind::Dead, &dead)]), checkpoint];
     entries.extend((4..=8).map(|epoch| entry(epoch, &[])));
-    shard_with(&store, &mut head, entries, 6).await;
-    let before = all(&store).await;
-    assert_eq!(collect_below(&store, &[head], &floors(&[(shard(0), 8)])).await.unwrap().deleted, 0);
-    assert_eq!(all(&store).await, before);
+    let list = kept::encode(&SequentialIds::default(), &head, &entries[..6]).unwrap().unwrap();
+    put(store, &list.reference.object, list.bytes.into()).await.unwrap();
+    shard_with(store, &mut head, entries, 6).await;
+    head.kept = Some(list.reference);
+    (head, [late, dead, state])
+}
+
+#[tokio::test]
+async fn the_checkpoint_in_use_and_late_and_dead_rows_stay_though_their_manifests_go() {
+    let store = InMemory::new();
+    let (head, rows) = rows_that_stay(&store).await;
+    collect_below(&store, std::slice::from_ref(&head), &floors(&[(shard(0), 8)])).await.unwrap();
+    let stay: BTreeSet<String> = rows.into_iter().chain([head.kept.clone().unwrap().object]).collect();
+    assert_eq!(all(&store).await, stay);
+}
+
+#[tokio::test]
+async fn rows_that_stay_are_no_orphans_when_their_manifests_are_gone() {
+    let store = InMemory::new();
+    let (mut head, _) = rows_that_stay(&store).await;
+    let row = floors(&[(shard(0), 8)]);
+    collect_below(&store, std::slice::from_ref(&head), &row).await.unwrap();
+    head.generation = Generation(2);
+    let left = all(&store).await;
+    let named = collect_below(&store, std::slice::from_ref(&head), &row).await.unwrap().named;
+    assert_eq!(orphans(&store, JOB, std::slice::from_ref(&head), &named).await.unwrap(), Vec::<String>::new());
+    assert_eq!(all(&store).await, left);
+    head.kept = None;
+    assert_eq!(orphans(&store, JOB, &[head], &named).await.unwrap().len(), 3, "both rows and their list");
 }
 
 #[tokio::test]

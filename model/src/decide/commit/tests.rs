@@ -160,7 +160,7 @@ fn commit_and_spill(head: &Head, build: &str) -> Result<Head, CommitRefusal> {
     let count = plan_spill(head);
     let reference = |first: Epoch, last: Epoch| ManifestRef { object: "m".to_owned(), first, last, bytes: 1 };
     let spilled = match (head.recent.front(), head.recent.get(count.wrapping_sub(1))) {
-        (Some(first), Some(last)) => spill(head, count, reference(first.epoch, last.epoch)),
+        (Some(first), Some(last)) => spill(head, count, reference(first.epoch, last.epoch), None),
         _ => head.clone(),
     };
     let mut a = advance(&spilled, spilled.epoch.0 + 1, 10);
@@ -195,7 +195,7 @@ fn a_full_head_refuses_another_commit() {
 #[test]
 fn a_chain_is_forgotten_only_when_all_of_it_fell() {
     let manifest = ManifestRef { object: "m".to_owned(), first: Epoch(1), last: Epoch(8), bytes: 1 };
-    let head = spill(&head(), 0, manifest);
+    let head = spill(&head(), 0, manifest, None);
     assert!(trim_below(&head, Epoch(7)).manifest.is_some());
     assert!(trim_below(&head, Epoch(8)).manifest.is_none());
 }
