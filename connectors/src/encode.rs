@@ -1,5 +1,7 @@
 //! Record batches as NDJSON, CSV or Parquet bytes: what file sinks and generated inputs hold.
 
+mod grow;
+
 use std::io::Write;
 use std::sync::Arc;
 
@@ -10,7 +12,6 @@ use arrow::json::writer::{LineDelimited, NullableEncoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 
@@ -107,12 +108,13 @@ fn csv(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     Ok(bytes)
 }
 
+fn parquet_properties() -> WriterProperties {
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+    properties.set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build()
+}
+
 fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(schema), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(schema), Some(parquet_properties()))?;
     for batch in batches {
         writer.write(batch)?;
     }
@@ -125,11 +127,7 @@ fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Arrow
 /// [`ArrowError`] if `old` is not of the format.
 pub fn append(format: Format, schema: &SchemaRef, old: Bytes, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     if format == Format::Parquet && !old.is_empty() {
-        let mut all = ParquetRecordBatchReaderBuilder::try_new(old)?.build()?.collect::<Result<Vec<_>, _>>()?;
-        let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
-        all = all.into_iter().map(conform).collect::<Result<_, _>>()?;
-        all.extend_from_slice(batches);
-        return parquet(schema, &all);
+        return grow::grown(schema, parquet_properties(), ROW_GROUP_ROWS, &old, batches);
     }
     let mut bytes = old.to_vec();
     bytes.write_all(&encode(format, schema, batches)?)?;
