@@ -119,11 +119,19 @@ impl LaneOperator {
         self.after
     }
 
-    /// Groups and result rows gathered in this epoch: what a byte budget is judged by.
+    /// Groups and result rows gathered in this epoch: how large its segment will be.
     #[must_use]
     pub fn gathered_rows(&self) -> usize {
         self.panes.values().map(PaneTable::groups).sum::<usize>()
             + self.epoch.rows.iter().map(RecordBatch::num_rows).sum::<usize>()
+    }
+
+    /// Bytes gathered in this epoch. Not free: asks every table and batch.
+    #[must_use]
+    pub fn gathered_bytes(&self) -> usize {
+        let batches = self.epoch.rows.iter().chain(&self.behind).chain(self.epoch.misfits.iter().map(|(_, rows)| rows));
+        let bytes: usize = batches.map(RecordBatch::get_array_memory_size).sum();
+        bytes + self.panes.values().map(PaneTable::bytes).sum::<usize>()
     }
 
     /// Runs one source batch.

@@ -20,9 +20,10 @@ pub mod rowtime;
 mod error;
 mod moments;
 mod open_panes;
+mod sorted_rows;
 mod spill;
 
 pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
-pub use merge::{CheckpointPass, MergeOperator};
+pub use merge::{CheckpointPass, FIRED_ROWS_MAX, MergeOperator};
 pub use open_panes::StateBudget;

@@ -23,6 +23,9 @@ use crate::panes::split_by_pane;
 use crate::rowtime::RowtimeReader;
 use crate::spill::Rows;
 
+/// Results that one batch gives; what is due beyond them waits for the next.
+pub const FIRED_ROWS_MAX: usize = 1 << 19;
+
 /// Runs a merge shard's batches and holds its open panes.
 #[derive(Debug)]
 pub struct MergeOperator {
@@ -31,6 +34,7 @@ pub struct MergeOperator {
     rowtime: RowtimeReader,
     shape: Arc<PaneShape>,
     panes: OpenPanes,
+    fired_rows_max: usize,
 }
 
 impl MergeOperator {
@@ -44,7 +48,13 @@ impl MergeOperator {
         let output = FragmentRunner::new(&window.output).await?;
         let rowtime = RowtimeReader::new(rowtime, input.input_columns())?;
         let shape = Arc::new(PaneShape::new(window, input.output_schema(), key_groups)?);
-        Ok(Some(Self { input, output, rowtime, shape, panes: OpenPanes::new(budget) }))
+        Ok(Some(Self { input, output, rowtime, shape, panes: OpenPanes::new(budget), fired_rows_max: FIRED_ROWS_MAX }))
+    }
+
+    /// The same with batches of at most `rows` results. A replay must cut where the batch did: the same number in all processes (R1).
+    #[must_use]
+    pub fn with_fired_rows_max(self, rows: usize) -> Self {
+        Self { fired_rows_max: rows, ..self }
     }
 
     /// Takes the open panes of an operator of the same stage.
@@ -142,18 +152,18 @@ impl MergeOperator {
         Ok((late_rows.num_rows() > 0).then_some(late_rows))
     }
 
-    /// Fires every pane that `after`, the watermark after the batch, has passed.
+    /// Fires the panes that `after`, the watermark after the batch, has passed, as far as one batch goes: see [`Self::is_due`].
     ///
     /// # Errors
     /// [`EngineError::Query`] if an aggregate or an output expression fails.
     pub async fn fire(&mut self, after: Watermark) -> Result<Vec<RecordBatch>, EngineError> {
         let mut fired = Vec::new();
-        while let Some(pane) = self.panes.first() {
-            // The last pane of all time never ends; a closed stream fires it all the same (W2).
-            if !after.passed(self.shape.grid.end(pane)) {
-                break;
+        let mut room = self.fired_rows_max;
+        while room > 0 && self.is_due(after) {
+            if let Some(rows) = self.panes.fire_next(&self.shape, room)? {
+                room -= rows.num_rows();
+                fired.push(rows);
             }
-            fired.extend(self.panes.fire(&self.shape, pane)?);
         }
         if fired.is_empty() {
             return Ok(Vec::new());
@@ -161,10 +171,23 @@ impl MergeOperator {
         self.output.run(fired).await
     }
 
+    /// Whether a pane that `after` has passed still has results to give.
+    #[must_use]
+    pub fn is_due(&self, after: Watermark) -> bool {
+        // The last pane of all time never ends; a closed stream fires it all the same (W2).
+        self.panes.first().is_some_and(|pane| after.passed(self.shape.grid.end(pane)))
+    }
+
+    /// Whether a pane has given some of its results and not all: there is no checkpoint of such a state.
+    #[must_use]
+    pub fn is_firing(&self) -> bool {
+        self.panes.is_firing()
+    }
+
     /// The state's next partial rows, ascending by pane and key group; `None` after the last. One [`CheckpointPass`] is one checkpoint.
     ///
     /// The operator goes on from exactly those rows, as a restored one would: both have the same bits from here on (RP-1). No row may
-    /// be folded before the pass has ended.
+    /// be folded before the pass has ended, and none may be firing.
     ///
     /// # Errors
     /// [`EngineError::Query`] if an accumulator fails to give its state; [`EngineError::Spill`] if the disk refuses.

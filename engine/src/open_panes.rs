@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::compute::concat_batches;
 
 use crate::EngineError;
 use crate::pane_table::{PaneShape, PaneTable};
+use crate::sorted_rows::SortedRows;
 use crate::spill::{Rows, SpillFiles, SpilledPane};
 
 /// How much a merge shard may hold in memory, and where the rest goes.
@@ -58,9 +58,22 @@ struct Moving {
     bucket: usize,
 }
 
+/// A pane that gives its results in parts; no row is folded into it any more.
+#[derive(Debug)]
+struct Firing {
+    number: i64,
+    /// Results of the pane or of one of its buckets, and how many of them were given; never all.
+    ready: SortedRows,
+    given: usize,
+    /// Where the rest lies, and its next bucket.
+    rest: Option<(Box<SpilledPane>, usize)>,
+}
+
 /// Open panes by number.
 #[derive(Debug)]
 pub(crate) struct OpenPanes {
+    /// Before all others.
+    firing: Option<Firing>,
     panes: BTreeMap<i64, Pane>,
     held: usize,
     bytes_max: usize,
@@ -71,11 +84,16 @@ pub(crate) struct OpenPanes {
 impl OpenPanes {
     pub(crate) fn new(budget: StateBudget) -> Self {
         let files = SpillFiles::new(budget.folder);
-        Self { panes: BTreeMap::new(), held: 0, bytes_max: budget.bytes_max, files, scratch: Vec::new() }
+        Self { firing: None, panes: BTreeMap::new(), held: 0, bytes_max: budget.bytes_max, files, scratch: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.panes.len()
+        self.panes.len() + usize::from(self.firing.is_some())
+    }
+
+    /// Whether a pane has given some of its results and not all.
+    pub(crate) fn is_firing(&self) -> bool {
+        self.firing.is_some()
     }
 
     /// Bytes in memory.
@@ -98,7 +116,7 @@ impl OpenPanes {
     }
 
     pub(crate) fn first(&self) -> Option<i64> {
-        self.panes.keys().next().copied()
+        self.firing.as_ref().map(|firing| firing.number).or_else(|| self.panes.keys().next().copied())
     }
 
     /// Folds rows of one pane, in order; spills the largest panes once too much is held.
@@ -117,21 +135,50 @@ impl OpenPanes {
         if self.held > self.bytes_max { self.spill(shape) } else { Ok(()) }
     }
 
-    /// Ends pane `number` as results, sorted by key group and then by first arrival.
-    pub(crate) fn fire(&mut self, shape: &PaneShape, number: i64) -> Result<Option<RecordBatch>, EngineError> {
-        let Some(pane) = self.take(number) else { return Ok(None) };
-        Ok(Some(match pane {
-            Pane::Held(table) => table.into_results(shape, number)?,
-            Pane::Spilled(mut spilled) => {
-                let mut parts = Vec::new();
-                for bucket in 0..SpilledPane::bucket_count() {
-                    if let Some(table) = spilled.fold(&mut self.files, shape, bucket, &mut self.scratch)? {
-                        parts.push(table.into_results(shape, number)?);
-                    }
-                }
-                concat_batches(&shape.result_schema, &parts)?
+    /// The next results of the first pane, at most `rows_max`, sorted by key group and then by first arrival; `None` if it has none.
+    ///
+    /// How many come, and in which order, does not depend on where the pane lies.
+    pub(crate) fn fire_next(&mut self, shape: &PaneShape, rows_max: usize) -> Result<Option<RecordBatch>, EngineError> {
+        if self.firing.is_none() {
+            self.firing = self.begin_firing(shape)?;
+        }
+        let Some(mut firing) = self.firing.take() else { return Ok(None) };
+        let rows = firing.ready.slice(firing.given, rows_max.min(firing.ready.len() - firing.given))?;
+        firing.given += rows.num_rows();
+        let has_more = firing.given < firing.ready.len();
+        self.firing = if has_more { Some(firing) } else { self.refill(shape, firing.number, firing.rest)? };
+        Ok(Some(rows))
+    }
+
+    /// Takes the first pane; `None` if it has no results.
+    fn begin_firing(&mut self, shape: &PaneShape) -> Result<Option<Firing>, EngineError> {
+        let Some(number) = self.first() else { return Ok(None) };
+        match self.take(number) {
+            Some(Pane::Held(table)) => {
+                let ready = table.into_results(shape, number)?;
+                Ok((ready.len() > 0).then_some(Firing { number, ready, given: 0, rest: None }))
             }
-        }))
+            Some(Pane::Spilled(spilled)) => self.refill(shape, number, Some((spilled, 0))),
+            None => Ok(None),
+        }
+    }
+
+    /// The results of the next bucket that has any.
+    fn refill(
+        &mut self,
+        shape: &PaneShape,
+        number: i64,
+        rest: Option<(Box<SpilledPane>, usize)>,
+    ) -> Result<Option<Firing>, EngineError> {
+        let Some((mut spilled, first)) = rest else { return Ok(None) };
+        for bucket in first..SpilledPane::bucket_count() {
+            let Some(table) = spilled.fold(&mut self.files, shape, bucket, &mut self.scratch)? else { continue };
+            let ready = table.into_results(shape, number)?;
+            if ready.len() > 0 {
+                return Ok(Some(Firing { number, ready, given: 0, rest: Some((spilled, bucket + 1)) }));
+            }
+        }
+        Ok(None)
     }
 
     /// The next rows of a checkpoint, ascending by pane and key group; `None` after the last.

@@ -15,17 +15,17 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::compute::take_record_batch;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use weir_plan::WindowStage;
-use weir_state::{key_groups, sort_by_key_group};
+use weir_state::key_groups;
 
 use crate::EngineError;
 use crate::aggregate::Aggregate;
 use crate::panes::PaneGrid;
+use crate::sorted_rows::SortedRows;
 
 /// Name of the key-group column.
 pub const KEY_GROUP_COLUMN: &str = "__kg";
@@ -190,7 +190,12 @@ impl PaneTable {
     ///
     /// # Errors
     /// [`EngineError::Query`] if an accumulator fails to give its state.
-    pub fn into_partial(mut self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
+    pub fn into_partial(self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
+        Ok(self.into_partial_rows(shape, pane)?.all()?)
+    }
+
+    /// As [`Self::into_partial`], to be gathered slice by slice.
+    pub(crate) fn into_partial_rows(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
@@ -199,8 +204,7 @@ impl PaneTable {
             columns.extend(accumulator.state(EmitTo::All)?);
         }
         let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
-        let (order, _) = sort_by_key_group(&key_groups, shape.key_groups);
-        Ok(take_record_batch(&rows, &order)?)
+        Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
 
     /// Ends the table as results, sorted by key group and then by first arrival: the order does not depend on whether the table
@@ -208,7 +212,7 @@ impl PaneTable {
     ///
     /// # Errors
     /// [`EngineError::Query`] if an aggregate cannot be finalised (overflow).
-    pub fn into_results(mut self, shape: &PaneShape, pane: i64) -> Result<RecordBatch, EngineError> {
+    pub(crate) fn into_results(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];
@@ -217,7 +221,6 @@ impl PaneTable {
             columns.push(accumulator.evaluate(EmitTo::All)?);
         }
         let rows = RecordBatch::try_new(Arc::clone(&shape.result_schema), columns)?;
-        let (order, _) = sort_by_key_group(&key_groups, shape.key_groups);
-        Ok(take_record_batch(&rows, &order)?)
+        Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
 }

@@ -5,7 +5,7 @@
 //! would have folded them.
 //!
 //! ```text
-//! table --into_partial--> by bucket of key groups --> chunks of the file      one bucket fits in memory when the pane does not
+//! table --into_partial_rows--> bucket by bucket --> chunks of the file         one bucket fits in memory when the pane does not
 //! rows  --gathered------> by bucket of key groups --> chunks of the file  --fold bucket by bucket, ascending--> table --> fired
 //! ```
 //! The files have no names: whatever kills the process frees them.
@@ -55,6 +55,12 @@ impl SpillFiles {
         Self { folder, current: None }
     }
 
+    fn append_rows(&mut self, rows: Rows, batch: &RecordBatch) -> Result<Chunk, EngineError> {
+        let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref())?;
+        writer.write(batch)?;
+        self.append(rows, &writer.into_inner()?)
+    }
+
     fn append(&mut self, rows: Rows, bytes: &[u8]) -> Result<Chunk, EngineError> {
         let failed = |source| EngineError::Spill { place: self.folder.display().to_string(), source };
         let (file, offset) = match self.current.take().filter(|(_, end)| *end < FILE_BYTES) {
@@ -92,12 +98,21 @@ impl SpilledPane {
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
     pub(crate) fn new(files: &mut SpillFiles, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
-        let rows = table.into_partial(shape, pane)?;
-        let groups = rows.column(0).as_primitive::<UInt16Type>().values();
-        let first = groups.first().copied().unwrap_or(0);
-        let count = groups.last().map_or(1, |last| last - first + 1);
+        let rows = table.into_partial_rows(shape, pane)?;
+        let groups: Vec<u16> = (0..shape.key_group_count()).collect();
+        let has_rows = |group: &&u16| rows.starts()[usize::from(**group)] < rows.starts()[usize::from(**group) + 1];
+        let first = groups.iter().find(has_rows).copied().unwrap_or(0);
+        let count = groups.iter().rev().find(has_rows).map_or(1, |last| last - first + 1);
         let mut spilled = Self::empty((first, count));
-        spilled.keep(files, &rows)?;
+        let range = spilled.range;
+        for bucket in groups.chunk_by(|a, b| bucket_of(range, *a) == bucket_of(range, *b)) {
+            let (from, upto) = (usize::from(bucket[0]), usize::from(bucket[0]) + bucket.len());
+            let (start, end) = (rows.starts()[from], rows.starts()[upto]);
+            if start < end {
+                let chunk = files.append_rows(Rows::Partial, &rows.slice(start, end - start)?)?;
+                spilled.buckets[bucket_of(range, bucket[0])].push(chunk);
+            }
+        }
         Ok(spilled)
     }
 
@@ -201,23 +216,19 @@ impl SpilledPane {
         let groups: &UInt16Array = groups.as_primitive::<UInt16Type>();
         let mut start = 0;
         while start < sorted.num_rows() {
-            let bucket = self.bucket_of(groups.value(start));
-            let length = groups.values()[start..].partition_point(|group| self.bucket_of(*group) <= bucket);
-            let mut writer = StreamWriter::try_new(Vec::new(), sorted.schema_ref())?;
-            writer.write(&sorted.slice(start, length))?;
-            let bytes = writer.into_inner()?;
-            self.buckets[bucket].push(files.append(rows, &bytes)?);
+            let bucket = bucket_of(self.range, groups.value(start));
+            let length = groups.values()[start..].partition_point(|group| bucket_of(self.range, *group) <= bucket);
+            self.buckets[bucket].push(files.append_rows(rows, &sorted.slice(start, length))?);
             start += length;
         }
         Ok(())
     }
+}
 
-    /// Key groups outside the first spill's belong to the outermost buckets.
-    fn bucket_of(&self, group: u16) -> usize {
-        let (first, count) = self.range;
-        let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
-        place.min(BUCKETS - 1)
-    }
+/// Bucket of a key group. Those outside the first spill's range belong to the outermost buckets.
+fn bucket_of((first, count): (u16, u16), group: u16) -> usize {
+    let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
+    place.min(BUCKETS - 1)
 }
 
 impl Chunk {

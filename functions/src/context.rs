@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use object_store::ObjectStore;
 use weir_coordinator::CoordinationStore;
+use weir_engine::FIRED_ROWS_MAX;
 pub use weir_engine::StateBudget;
 use weir_model::decide::CheckpointLimits;
 use weir_model::{Clock, Ids, OwnerId, ShardKey};
@@ -26,6 +27,10 @@ pub struct Tuning {
     pub epoch_rows_max: u64,
     /// Groups or result rows gathered after which a lane's epoch is cut: what one segment of about 16 MiB holds.
     pub gathered_rows_max: usize,
+    /// Memory that a lane's epoch may take before it is cut.
+    pub gathered_bytes_max: usize,
+    /// Undecodable rows after which a lane's epoch is cut.
+    pub bad_rows_max: usize,
     /// Unread exchange bytes after which a merge shard runs although nothing fires.
     pub unread_bytes_max: u64,
     /// Bytes that a lane's receivers may leave unread before it stops reading its source.
@@ -42,8 +47,12 @@ pub struct Tuning {
     pub rounds_in_flight: usize,
     /// Rows of a published file's step; more are published in several.
     pub publish_rows_max: u64,
+    /// Memory that the rows of a published file's step may take.
+    pub publish_bytes_max: usize,
     /// What a load of a merge shard may have to replay (C5).
     pub checkpoints: CheckpointLimits,
+    /// Results of a merge shard's batch; what is due beyond them waits for the next. The same in every process of a job (R1).
+    pub fired_rows_max: usize,
     /// Memory for the open windows of each merge shard, and where the rest goes.
     pub state: StateBudget,
 }
@@ -54,6 +63,8 @@ impl Default for Tuning {
             commit_interval: Duration::from_secs(1),
             epoch_rows_max: 16 << 20,
             gathered_rows_max: 1 << 20,
+            gathered_bytes_max: 64 << 20,
+            bad_rows_max: 1 << 16,
             unread_bytes_max: 8 << 20,
             edge_bytes_max: 256 << 20,
             lease: Duration::from_secs(10),
@@ -62,7 +73,9 @@ impl Default for Tuning {
             share_after: Duration::from_secs(5),
             rounds_in_flight: 2,
             publish_rows_max: 4 << 20,
+            publish_bytes_max: 64 << 20,
             checkpoints: CheckpointLimits { replay_epochs_max: 64, interval: None, ..CheckpointLimits::default() },
+            fired_rows_max: FIRED_ROWS_MAX,
             state: StateBudget::default(),
         }
     }

@@ -16,6 +16,9 @@ use crate::liveness::{Liveness, LockedOwners, UnknownLiveness};
 use crate::progress::Progress;
 use crate::seams::{RandomIds, SystemClock};
 
+/// What an epoch or a step may take, however little memory there is: smaller commits would cost more than they save.
+const EPOCH_BYTES_MIN: usize = 4 << 20;
+
 /// A context with its request counters.
 #[derive(Debug, Clone)]
 pub struct Opened {
@@ -107,6 +110,8 @@ fn assemble(
             commit_interval: config.commit_interval,
             lease: config.lease,
             state: state_budget(config),
+            gathered_bytes_max: epoch_budget(config),
+            publish_bytes_max: usize::try_from(config.memory / 16).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN),
             ..Tuning::default()
         },
         stop: Stop::default(),
@@ -119,6 +124,12 @@ fn state_budget(config: &Config) -> StateBudget {
     let shards = u64::from(config.parallelism());
     let bytes_max = usize::try_from(config.memory / 2 / shards).unwrap_or(usize::MAX);
     StateBudget { bytes_max, folder: config.spill_folder.clone().unwrap_or_else(std::env::temp_dir) }
+}
+
+/// A sixteenth of the memory for what lanes gather, shared alike: it is copied when it is sent.
+fn epoch_budget(config: &Config) -> usize {
+    let lanes = u64::from(config.parallelism());
+    usize::try_from(config.memory / 16 / lanes).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN)
 }
 
 fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {

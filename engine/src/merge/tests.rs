@@ -77,6 +77,39 @@ fn checkpoint(operator: &mut MergeOperator) -> RecordBatch {
     datafusion::arrow::compute::concat_batches(operator.partial_schema(), &parts).expect("parts of one schema")
 }
 
+fn fired(operator: &mut MergeOperator, after: Watermark) -> RecordBatch {
+    let batches = block_on(operator.fire(after)).expect("it fires");
+    datafusion::arrow::compute::concat_batches(operator.output_schema(), &batches).expect("batches of one schema")
+}
+
+#[test]
+fn a_shard_that_fires_in_parts_cuts_at_the_same_rows_wherever_its_panes_lie() {
+    let epochs = epochs(3);
+    let (mut whole, mut held, mut spilling) = (merge(usize::MAX), merge(usize::MAX), merge(0));
+    for operator in [&mut whole, &mut held, &mut spilling] {
+        epochs.iter().for_each(|epoch| fold(operator, epoch));
+    }
+    assert!(spilling.spilled_panes() > 0);
+    let all = fired(&mut whole, Watermark::INFINITY);
+    let mut parts = Vec::new();
+    // A divisor and a number that is none of the rows of a pane; the sizes of buckets are neither.
+    for (rows_max, watermark) in [(4_000, Watermark(20_000_000)), (7_777, Watermark::INFINITY)] {
+        (held.fired_rows_max, spilling.fired_rows_max) = (rows_max, rows_max);
+        while held.is_due(watermark) {
+            assert!(spilling.is_due(watermark));
+            let part = fired(&mut held, watermark);
+            assert_eq!(part, fired(&mut spilling, watermark));
+            assert!(part.num_rows() == rows_max || !held.is_due(watermark), "{} rows", part.num_rows());
+            parts.push(part);
+            assert_eq!((held.act_at(), held.is_firing()), (spilling.act_at(), spilling.is_firing()));
+        }
+        assert!(!spilling.is_due(watermark) && !held.is_firing());
+    }
+    let parts = datafusion::arrow::compute::concat_batches(all.schema_ref(), &parts).expect("parts of one schema");
+    assert_eq!(parts, all);
+    assert_eq!((held.open_panes(), spilling.open_panes(), spilling.bytes()), (0, 0, 0));
+}
+
 #[test]
 fn a_shard_that_spills_gives_the_same_bits() {
     let epochs = epochs(9);
@@ -91,13 +124,13 @@ fn a_shard_that_spills_gives_the_same_bits() {
             }
             if number == 6 {
                 let watermark = Watermark(20_000_000);
-                let fired = block_on(held.fire(watermark)).expect("it fires");
-                assert_eq!(fired, block_on(spilling.fire(watermark)).expect("it fires"), "budget {budget}");
-                assert!(fired.iter().map(RecordBatch::num_rows).sum::<usize>() > 9_000);
+                let rows = fired(&mut held, watermark);
+                assert_eq!(rows, fired(&mut spilling, watermark), "budget {budget}");
+                assert!(rows.num_rows() > 9_000);
             }
         }
         assert_eq!(held.act_at(), spilling.act_at());
-        assert_eq!(block_on(held.fire(Watermark(i64::MAX))).ok(), block_on(spilling.fire(Watermark(i64::MAX))).ok());
+        assert_eq!(fired(&mut held, Watermark::INFINITY), fired(&mut spilling, Watermark::INFINITY));
         assert_eq!((spilling.open_panes(), spilling.bytes()), (0, 0));
     }
 }

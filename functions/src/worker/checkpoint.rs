@@ -21,7 +21,7 @@ use crate::context::Ctx;
 use crate::job::Loaded;
 
 impl MergeShard {
-    /// A checkpoint where a load would replay too much, or where there is no state to store.
+    /// A checkpoint where a load would replay too much, or where there is no state to store; none while a pane fires in parts.
     pub(super) async fn checkpoint_if_due(
         &mut self,
         ctx: &Ctx,
@@ -32,6 +32,9 @@ impl MergeShard {
     ) -> Result<Option<CheckpointRef>, WorkerError> {
         let epoch = self.head.epoch.next();
         let empty = self.operator.open_panes() == 0;
+        if self.operator.is_firing() {
+            return Ok(None);
+        }
         if !empty && decide_checkpoint(&self.replay_cost(), &ctx.tuning.checkpoints) == CheckpointDecision::Wait {
             return Ok(None);
         }

@@ -20,7 +20,7 @@ use super::WorkerError;
 use super::edge::Edge;
 use super::learn::{Fed, Handed};
 use super::round::{Batch, Maker, Published, Round};
-use crate::context::Ctx;
+use crate::context::{Ctx, Tuning};
 use crate::dead_letter;
 use crate::job::Loaded;
 use crate::topology::keeps_results;
@@ -135,11 +135,17 @@ impl LaneShard {
                     return Ok(read);
                 }
             }
-            let full = read.rows >= tuning.epoch_rows_max || self.operator.gathered_rows() >= tuning.gathered_rows_max;
-            if full || ctx.stop.requested() || ctx.clock.monotonic_micros() >= deadline {
+            if self.is_full(tuning, &read) || ctx.stop.requested() || ctx.clock.monotonic_micros() >= deadline {
                 return Ok(read);
             }
         }
+    }
+
+    fn is_full(&self, tuning: &Tuning, read: &Read) -> bool {
+        read.rows >= tuning.epoch_rows_max
+            || read.bad.len() >= tuning.bad_rows_max
+            || self.operator.gathered_rows() >= tuning.gathered_rows_max
+            || self.operator.gathered_bytes() >= tuning.gathered_bytes_max
     }
 
     /// Encodes what the epoch made.
@@ -169,7 +175,7 @@ impl LaneShard {
         let whole = self.head.ledger.len() >= LEDGER_PARTS_MAX;
         if let Some(part) = self.reader.ledger(whole) {
             if whole {
-                self.head.ledger.clear();
+                published.replaced.append(&mut self.head.ledger);
             }
             self.head.ledger.push(published.add_ledger(round, ctx, maker, part));
         }

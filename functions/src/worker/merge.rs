@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use datafusion::arrow::array::RecordBatch;
 use weir_engine::MergeOperator;
 use weir_model::check_invariant;
-use weir_model::decide::{Run, cache_is_valid, combined, decide_run};
+use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
 use weir_model::{Activity, CommitEntry, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 use weir_state::manifest::{Entries, entries_between};
@@ -41,7 +41,8 @@ impl MergeShard {
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
         let fresh = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
-        let mut operator = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
+        let fresh = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
+        let mut operator = fresh.with_fired_rows_max(ctx.tuning.fired_rows_max);
         let mut head = head;
         let replay_bytes = match warm {
             Some(warm) => {
@@ -132,7 +133,7 @@ impl MergeShard {
             inputs,
             source: None,
             watermark: after.watermark,
-            activity: after.activity,
+            activity: activity_after(after.activity, self.operator.is_due(after.watermark)),
             now_micros,
             act_at: self.operator.act_at(),
             checkpoint,

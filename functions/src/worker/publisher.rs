@@ -126,17 +126,19 @@ impl PublisherShard {
         usize::try_from(self.upstream.iter().map(behind).sum::<u64>()).unwrap_or(usize::MAX)
     }
 
-    /// Rows of unread epochs, up to the row limit.
+    /// Rows of unread epochs, up to the limits of a step.
     async fn next(&mut self, ctx: &Ctx) -> Result<Vec<RecordBatch>, WorkerError> {
         let mut rows = Vec::new();
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         for upstream in &mut self.upstream {
             upstream.learn(ctx).await?;
             while count < ctx.tuning.publish_rows_max
+                && bytes < ctx.tuning.publish_bytes_max
                 && let Some(unread) = upstream.unread.pop_front()
             {
                 for batch in rows_of(ctx, &unread, SegmentKind::Output, ShardId(0)).await? {
                     count += batch.num_rows() as u64;
+                    bytes += batch.get_array_memory_size();
                     rows.push(batch);
                 }
                 let entry = &unread.entry;

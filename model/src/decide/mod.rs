@@ -32,4 +32,4 @@ pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
 pub use spill::{plan_spill, spill, trim_below};
 pub use trigger::{TriggerDecision, decide_trigger};
-pub use work::{Combined, InputView, QUIET_EPOCHS_MAX, Run, combined, decide_run};
+pub use work::{Combined, InputView, QUIET_EPOCHS_MAX, Run, activity_after, combined, decide_run};

@@ -45,6 +45,12 @@ pub fn combined(before: Watermark, inputs: impl IntoIterator<Item = (Watermark, 
     }
 }
 
+/// Activity of a shard after a batch: it is not closed while it has results to give, whatever its inputs say.
+#[must_use]
+pub fn activity_after(inputs: Activity, fires_more: bool) -> Activity {
+    if fires_more && inputs == Activity::Closed { Activity::Active } else { inputs }
+}
+
 /// Whether a merge shard runs now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
@@ -107,6 +113,12 @@ mod tests {
         assert_eq!(mixed(&[(30, Idle), (20, Closed)]), (7, Idle));
         assert_eq!(mixed(&[(30, Closed), (20, Closed)]), (i64::MAX, Closed));
         assert_eq!(mixed(&[]), (7, Idle));
+    }
+
+    #[test]
+    fn a_shard_that_fires_in_parts_closes_with_the_last() {
+        assert_eq!(activity_after(Closed, true), Active);
+        assert_eq!([activity_after(Closed, false), activity_after(Idle, true)], [Closed, Idle]);
     }
 
     #[test]

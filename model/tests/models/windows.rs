@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stateright::{Model, Property};
-use weir_model::decide::{InputView, Run, combined, decide_commit, decide_run};
+use weir_model::decide::{InputView, Run, activity_after, combined, decide_commit, decide_run};
 use weir_model::head::InputState;
 use weir_model::{Activity, Epoch, Head, InputCut, Inputs, ShardKey, Watermark};
 
@@ -27,6 +27,8 @@ enum Flaw {
     SilentLanesUncounted,
     /// C4: only the end of an open pane wakes the shard.
     WakesForOpenPanesOnly,
+    /// W2: a shard is closed as soon as its inputs are, though it has results to give.
+    ClosesWhileFiring,
 }
 
 /// One epoch of a lane: event times of its rows, then its watermark and activity.
@@ -164,9 +166,11 @@ impl Windows {
                 batch.inputs.insert(lane(index).to_string(), said);
             }
         }
-        let open = state.panes.split_off(&watermark.0.div_euclid(PANE));
-        let fired = std::mem::replace(&mut state.panes, open);
-        state.results.extend(fired);
+        // A batch gives one pane; the next goes on with those that are due.
+        let due: Vec<i64> = state.panes.keys().copied().filter(|pane| watermark.passed((pane + 1) * PANE)).collect();
+        state.results.extend(due.first().and_then(|pane| state.panes.remove_entry(pane)));
+        let fires_more = due.len() > 1 && self.flaw != Flaw::ClosesWhileFiring;
+        let activity = activity_after(activity, fires_more);
         state.late.sort_unstable();
         batch.act_at = state.panes.keys().next().map(|pane| Watermark((pane + 1) * PANE));
         batch.entry.recipe.inputs = Inputs::Segments(cuts);
@@ -195,8 +199,9 @@ impl Model for Windows {
         if self.run(state) == Run::Now {
             let (from, upto) = ([consumed(state, 0), consumed(state, 1)], state.lanes);
             let cuts = (from[0]..=upto[0]).flat_map(|first| (from[1]..=upto[1]).map(move |second| [first, second]));
-            // A batch that reads nothing says something only where the watermark fires what was read before.
-            actions.extend(cuts.filter(|cut| *cut != from).map(Action::Merge));
+            // A batch that reads nothing says something only where panes are due that were read before.
+            let fires = state.merge.act_at.is_some_and(|at| at <= state.merge.watermark);
+            actions.extend(cuts.filter(|cut| *cut != from || fires).map(Action::Merge));
         }
     }
 
@@ -236,13 +241,18 @@ impl Model for Windows {
                 let unread = (0..2).flat_map(|index| &model.script[index][consumed(state, index)..state.lanes[index]]);
                 let panes =
                     unread.flat_map(|epoch| epoch.rows).map(|row| row.div_euclid(PANE)).chain(state.panes.keys().copied());
-                let owed =
-                    |pane: i64| known.watermark.passed((pane + 1) * PANE) && !state.merge.watermark.passed((pane + 1) * PANE);
+                let owed = |pane: i64| {
+                    let fired_late = state.merge.watermark.passed((pane + 1) * PANE) && !state.panes.contains_key(&pane);
+                    known.watermark.passed((pane + 1) * PANE) && !fired_late
+                };
                 model.run(state) == Run::Now || !panes.into_iter().any(owed)
             }),
             Property::<Self>::sometimes("all is said", |_, state| state.merge.activity == Activity::Closed),
             Property::<Self>::sometimes("a shard waits with rows unread", |model, state| {
                 model.run(state) == Run::Wait && model.views(state).iter().any(|view| view.unread_rows > 0)
+            }),
+            Property::<Self>::sometimes("a pane waits for the batch after the one that could have fired it", |_, state| {
+                state.panes.keys().any(|pane| state.merge.watermark.passed((pane + 1) * PANE))
             }),
             Property::<Self>::sometimes("a pane fires while another is open", |_, state| {
                 !state.results.is_empty() && !state.panes.is_empty()
@@ -279,5 +289,6 @@ fn each_flaw_of_time_is_caught() {
     catch(Flaw::LateByWatermarkAfter, orderly(Flaw::LateByWatermarkAfter), LATE);
     catch(Flaw::SilentLanesUncounted, orderly(Flaw::SilentLanesUncounted), LATE);
     catch(Flaw::IdleIsClosed, sleeper(Flaw::IdleIsClosed), ALL);
+    catch(Flaw::ClosesWhileFiring, orderly(Flaw::ClosesWhileFiring), ALL);
     catch(Flaw::WakesForOpenPanesOnly, orderly(Flaw::WakesForOpenPanesOnly), TIMELY);
 }

@@ -239,6 +239,8 @@ impl World {
             checkpoints: CheckpointLimits { replay_epochs_max: 3, interval: None, ..CheckpointLimits::default() },
             state: StateBudget { bytes_max: memory, ..StateBudget::default() },
             publish_rows_max: 50,
+            // A window has twenty results: shards fire them in parts.
+            fired_rows_max: 7,
             // Little room between stages: lanes wait for their receivers.
             unread_bytes_max: 1 << 11,
             edge_bytes_max: 1,
