@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes, in real time")]
 
+mod allocations;
 mod architecture;
 mod bad_input;
 mod broken;

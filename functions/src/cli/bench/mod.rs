@@ -1,8 +1,7 @@
 //! `weir bench`: throughput beside a plain batch; `--latency`: from a row's arrival to its visible result; `--recovery`: from a
 //! killed process to another one's first commit.
 //!
-//! Allocations are not counted: a counting allocator is an `unsafe impl GlobalAlloc`, which the workspace forbids, and mimalloc's own
-//! statistics are C functions.
+//! Allocations per event are counted, and bounded, by a test: `tests/acceptance/allocations.rs`.
 
 mod throughput;
 
