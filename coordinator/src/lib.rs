@@ -9,6 +9,9 @@ pub mod keys;
 pub mod memory;
 pub mod sqlite;
 
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
+
 pub mod claim;
 pub mod commit;
 pub mod jobs;
