@@ -1,5 +1,6 @@
 //! The seam: a table of versioned items with all-or-nothing conditional writes and a change feed.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -10,8 +11,14 @@ use serde_json::Value;
 pub const TRANSACTION_ITEMS_MAX: usize = 100;
 /// Bytes in one transaction.
 pub const TRANSACTION_BYTES_MAX: usize = 4 << 20;
-/// Bytes of one item's body.
+/// Bytes of one item: its body, its key and [`ITEM_OVERHEAD_BYTES`].
 pub const ITEM_BYTES_MAX: usize = 400 << 10;
+/// Bytes that an item's other attributes and the names of all take at most.
+pub const ITEM_OVERHEAD_BYTES: usize = 64;
+/// Bytes of a partition key.
+pub const PARTITION_BYTES_MAX: usize = 2048;
+/// Bytes of a sort key.
+pub const SORT_BYTES_MAX: usize = 1024;
 
 /// Name of an item.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,11 +110,14 @@ impl Write {
         }
     }
 
-    fn bytes(&self) -> usize {
-        match self {
+    /// Size of what it writes; of the key alone if it writes nothing.
+    pub(crate) fn bytes(&self) -> usize {
+        let (key, _) = self.target();
+        let body = match self {
             Self::Put { body, .. } => body.len(),
             Self::Delete { .. } | Self::Check { .. } => 0,
-        }
+        };
+        key.partition.len() + key.sort.len() + ITEM_OVERHEAD_BYTES + body
     }
 }
 
@@ -204,12 +214,28 @@ pub(crate) fn check_limits(writes: &[Write]) -> Result<(), StoreError> {
     if bytes > TRANSACTION_BYTES_MAX {
         return Err(StoreError::Invalid(format!("a transaction of {bytes} bytes: at most {TRANSACTION_BYTES_MAX}")));
     }
-    match writes.iter().find(|write| write.bytes() > ITEM_BYTES_MAX) {
-        Some(write) => {
-            Err(StoreError::Invalid(format!("row {} has {} bytes: at most {ITEM_BYTES_MAX}", write.target().0, write.bytes())))
+    let mut seen = HashSet::with_capacity(writes.len());
+    for write in writes {
+        let (key, _) = write.target();
+        check_key(key)?;
+        if write.bytes() > ITEM_BYTES_MAX {
+            return Err(StoreError::Invalid(format!("row {key} has {} bytes: at most {ITEM_BYTES_MAX}", write.bytes())));
         }
-        None => Ok(()),
+        if !seen.insert(key) {
+            return Err(StoreError::Invalid(format!("row {key} is twice in one transaction")));
+        }
     }
+    Ok(())
+}
+
+fn check_key(key: &ItemKey) -> Result<(), StoreError> {
+    for (what, text, max) in [("partition", &key.partition, PARTITION_BYTES_MAX), ("sort", &key.sort, SORT_BYTES_MAX)] {
+        if text.is_empty() || text.len() > max {
+            let start: String = text.chars().take(40).collect();
+            return Err(StoreError::Invalid(format!("{what} key {start:?} has {} bytes: 1 to {max}", text.len())));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `condition` holds of `found`.

@@ -35,7 +35,7 @@ impl DynamoTable {
         Err(StoreError::Determinate(format!("{}: an item moved under every attempt to check its field", self.place)))
     }
 
-    /// Nothing is written, so a strongly consistent read says the same for a quarter of the price.
+    /// Nothing is written, so a strongly consistent read says the same for a tenth of the price.
     async fn check(&self, key: &ItemKey, condition: &Condition) -> Result<TransactOutcome, StoreError> {
         let found = self.get_item(key).await?;
         if holds_of(condition, found.as_ref()) {
