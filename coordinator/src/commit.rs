@@ -133,4 +133,4 @@ fn backoff(attempt: u32, id: CommitId) -> std::time::Duration {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

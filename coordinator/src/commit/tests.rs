@@ -28,7 +28,7 @@ impl Clock for NoWaiting {
     }
 }
 
-struct NoManifests;
+pub(crate) struct NoManifests;
 
 #[async_trait]
 impl ManifestLookup for NoManifests {
@@ -49,7 +49,7 @@ impl Faults for Script {
     }
 }
 
-fn shard() -> ShardKey {
+pub(crate) fn shard() -> ShardKey {
     ShardKey::new(JobId(1), StageId(0), ShardId(0))
 }
 
@@ -68,7 +68,7 @@ async fn claimed(table: &dyn CoordinationStore, owner: u128) -> Claim {
     }
 }
 
-fn next(claim: &Claim, id: CommitId) -> Head {
+pub(crate) fn next(claim: &Claim, id: CommitId) -> Head {
     let head = &claim.head;
     let recipe = Recipe {
         inputs: Inputs::Reference { from: Offset::default(), upto: Offset::default() },

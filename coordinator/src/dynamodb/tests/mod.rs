@@ -1,5 +1,8 @@
 //! Against a real store: DynamoDB Local, or any that `WEIR_TEST_DYNAMODB_ENDPOINT` names. Each test has a table of its own.
 
+mod answers;
+mod network;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
