@@ -61,6 +61,18 @@ pub struct DynamoTable {
 }
 
 impl DynamoTable {
+    /// Connects as the environment says and looks at the table called `name`.
+    ///
+    /// - `endpoint`: instead of the environment's.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] with the remedy if there is no such table or it cannot be used.
+    pub async fn open(name: &str, endpoint: Option<&str>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, StoreError> {
+        let connection = connect(endpoint).await?;
+        let described = describe(&connection.table, &connection.place(name)).await?;
+        Ok(Self::new(connection.table, described.place, clock, ids))
+    }
+
     /// The table at `place`, not looked at.
     ///
     /// - `client`: should not retry ([`connect`] makes such a one); retries of its own are harmless, but waits multiply.

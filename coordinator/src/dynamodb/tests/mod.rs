@@ -2,6 +2,7 @@
 
 mod answers;
 mod network;
+mod places;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
