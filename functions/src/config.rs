@@ -35,7 +35,7 @@ pub enum Invoke {
 pub struct Config {
     /// Objects: `memory:` or `file://DIR`.
     pub store: String,
-    /// Coordination table: `memory:` or `sqlite://FILE`; by default beside the objects.
+    /// Coordination table: `memory:`, `sqlite://FILE` or `dynamodb://TABLE`; by default beside the objects.
     pub coordination: Option<String>,
     /// Shards of every stage; fixed when the job is created. Default: the machine's cores.
     pub parallelism: Option<u16>,

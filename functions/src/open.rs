@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
+use weir_coordinator::dynamodb::DynamoTable;
 use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, SqliteTable, TableCounts, self_test};
 use weir_engine::StateBudget;
 use weir_model::{Clock, Ids};
@@ -50,7 +51,7 @@ pub enum OpenError {
 /// [`OpenError`] naming the place and the remedy.
 pub async fn open(config: &Config) -> Result<Opened, OpenError> {
     let store = open_store(config)?;
-    let table = open_table(config, config.durability == Durability::Fsync)?;
+    let table = open_table(config, config.durability == Durability::Fsync).await?;
     self_test::run(table.as_ref(), &RandomIds::new().owner().to_string()).await?;
     assemble(config, store, table, true)
 }
@@ -59,12 +60,13 @@ pub async fn open(config: &Config) -> Result<Opened, OpenError> {
 ///
 /// # Errors
 /// [`OpenError`]; also if there is no store.
-pub fn open_to_look(config: &Config) -> Result<Opened, OpenError> {
+pub async fn open_to_look(config: &Config) -> Result<Opened, OpenError> {
     if let Some(folder) = folder(config).filter(|folder| !folder.is_dir()) {
         let message = format!("there is no store in {}: name the one of the job with --store file://DIR", folder.display());
         return Err(OpenError::Settings(message));
     }
-    assemble(config, open_store(config)?, open_table(config, config.durability == Durability::Fsync)?, false)
+    let table = open_table(config, config.durability == Durability::Fsync).await?;
+    assemble(config, open_store(config)?, table, false)
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn ObjectStore>, OpenError> {
@@ -132,15 +134,21 @@ fn epoch_budget(config: &Config) -> usize {
     usize::try_from(config.memory / 16 / lanes).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN)
 }
 
-fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {
+async fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {
     let address = config.coordination();
     if address == "memory:" {
         return Ok(Arc::new(MemoryTable::new()));
     }
-    match address.strip_prefix("sqlite://") {
-        Some(file) => Ok(Arc::new(SqliteTable::open(Path::new(file), fsync)?)),
-        None => Err(OpenError::Settings(format!("coordination {address:?} is not understood: write memory: or sqlite://FILE"))),
+    if let Some(file) = address.strip_prefix("sqlite://") {
+        return Ok(Arc::new(SqliteTable::open(Path::new(file), fsync)?));
     }
+    if let Some(name) = address.strip_prefix("dynamodb://") {
+        let (clock, ids) = (Arc::new(SystemClock::new()), Arc::new(RandomIds::new()));
+        return Ok(Arc::new(DynamoTable::open(name, None, clock, ids).await?));
+    }
+    Err(OpenError::Settings(format!(
+        "coordination {address:?} is not understood: write memory:, sqlite://FILE or dynamodb://TABLE"
+    )))
 }
 
 /// The folder that several processes share, if there is one.

@@ -10,11 +10,12 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::config::ProvideCredentials;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
-use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use crate::store::StoreError;
+
+use super::failure::causes;
 
 /// Past it nothing answers at that address.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -108,7 +109,7 @@ fn variable(name: &str) -> Option<String> {
 async fn check_credentials(config: &SdkConfig) -> Result<(), StoreError> {
     let Some(provider) = config.credentials_provider() else { return Err(no_credentials("there is no provider")) };
     let found = provider.provide_credentials().await;
-    found.map(drop).map_err(|error| no_credentials(&DisplayErrorContext(error).to_string()))
+    found.map(drop).map_err(|error| no_credentials(&causes(&error)))
 }
 
 fn no_credentials(why: &str) -> StoreError {

@@ -13,7 +13,7 @@
 use std::error::Error;
 
 use aws_sdk_dynamodb::config::http::HttpResponse;
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::StoreError;
 
@@ -87,17 +87,31 @@ pub(super) fn judge<E>(error: &SdkError<E, HttpResponse>, place: &Place) -> Fail
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
+    let away = never_connected(error);
     let verdict = match error {
         SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or_default();
-            let text = explain(code, answer.err().message().unwrap_or_default(), place);
-            return Failure { verdict: judge_code(code, answer.raw().status().as_u16()), text };
+            let status = answer.raw().status().as_u16();
+            let code = answer.err().code().map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+            let text = explain(&code, answer.err().message().unwrap_or("no reason given"), place);
+            return Failure { verdict: judge_code(&code, status), text };
         }
         SdkError::ConstructionFailure(_) => Verdict::NotDone,
-        SdkError::DispatchFailure(_) if never_connected(error) => Verdict::NotDone,
+        SdkError::DispatchFailure(_) if away => Verdict::NotDone,
         _ => Verdict::Unclear,
     };
-    Failure { verdict, text: format!("{place}: {}", DisplayErrorContext(error)) }
+    let remedy = if away { "; nothing answers there: check AWS_REGION and AWS_ENDPOINT_URL_DYNAMODB" } else { "" };
+    Failure { verdict, text: format!("{place}: {}{remedy}", causes(error)) }
+}
+
+/// An error and what caused it, without the SDK's internals.
+pub(super) fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
 }
 
 /// Whether the connection was never made, so that nothing of the request can have been sent.

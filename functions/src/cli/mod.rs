@@ -1,4 +1,4 @@
-//! The command line: `weir run | explain | status | partials | late | dead | generate | bench`.
+//! The command line: `weir run | explain | status | partials | late | dead | table | generate | bench`.
 
 mod bench;
 mod generate;
@@ -7,6 +7,7 @@ mod live;
 mod named;
 mod run;
 mod status;
+mod table;
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -71,6 +72,11 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Makes or looks at a coordination table in DynamoDB
+    ///
+    /// Credentials, region and endpoint are found as every AWS tool finds them: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB.
+    #[command(subcommand)]
+    Table(table::TableCommand),
     /// Makes input files: plays of songs (the example's), or Nexmark bids
     Generate(generate::GenerateArgs),
     /// Measures throughput and requests against the same SQL as one plain DataFusion batch; or latency, or recovery
@@ -93,7 +99,7 @@ pub(crate) struct Common {
     /// Objects: memory: or file://DIR [default: file://weir-data]
     #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS", overrides_with = "store")]
     store: Option<String>,
-    /// Coordination table: memory: or sqlite://FILE [default: coordination.sqlite in the store's folder]
+    /// Coordination table: memory:, sqlite://FILE or dynamodb://TABLE [default: coordination.sqlite in the store's folder]
     #[arg(long, env = "WEIR_COORDINATION", value_name = "ADDRESS")]
     coordination: Option<String>,
     /// Settings file [default: weir.toml, if it is there]
@@ -179,6 +185,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Partials { job, common } => status::partials(&common.config()?, &job).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
+        Command::Table(command) => table::table(&command).await,
         Command::Generate(args) => generate::generate(&args),
         Command::Bench(args) => bench::bench(&args).await,
         Command::Invoke => {

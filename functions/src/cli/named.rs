@@ -11,7 +11,7 @@ use crate::open::{self, Opened};
 /// # Errors
 /// The store cannot be opened, or holds no such job: then the nearest name is shown.
 pub(super) async fn open(config: &Config, name: &str) -> anyhow::Result<(Opened, Loaded)> {
-    let opened = open::open_to_look(config)?;
+    let opened = open::open_to_look(config).await?;
     let found = jobs::list(opened.ctx.table.as_ref()).await?;
     let Some((_, id)) = found.iter().find(|(known, _)| known == name) else {
         let near = weir_plan::nearest(name, found.iter().map(|(known, _)| known.as_str()));

@@ -55,7 +55,7 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
     let in_memory = config.store == "memory:" || config.coordination() == "memory:";
     anyhow::ensure!(
         config.invoke == crate::config::Invoke::Thread || !in_memory,
-        "--invoke process needs a store that processes share: --store file://DIR and --coordination sqlite://FILE"
+        "--invoke process needs a store that processes share: --store file://DIR and --coordination sqlite://FILE or dynamodb://TABLE"
     );
     let opened = open::open(&config).await?;
     let stem = args.script.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");

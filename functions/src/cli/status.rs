@@ -17,7 +17,7 @@ use crate::topology::Role;
 /// Prints every job and shard.
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn status(config: &Config) -> anyhow::Result<()> {
-    let opened = open::open_to_look(config)?;
+    let opened = open::open_to_look(config).await?;
     let found = jobs::list(opened.ctx.table.as_ref()).await?;
     if found.is_empty() {
         println!("no jobs in {}; start one with: weir run JOB.sql", config.store);
