@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 
 use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
+use crate::units::{self, Units};
 
 /// What a fault does to one transaction: *did it happen* and *did the caller hear* are drawn apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,17 @@ pub struct TableCounts {
     pub transactions: AtomicU64,
     /// Items written by them.
     pub writes: AtomicU64,
+    /// What the reads would cost in DynamoDB, see [`units`].
+    pub read_units: AtomicU64,
+    /// What the transactions would cost, refused ones too.
+    pub write_units: AtomicU64,
+}
+
+impl TableCounts {
+    fn add(&self, units: Units) {
+        self.read_units.fetch_add(units.read, Ordering::Relaxed);
+        self.write_units.fetch_add(units.write, Ordering::Relaxed);
+    }
 }
 
 /// A table that counts, and perhaps fails.
@@ -74,17 +86,22 @@ impl CountingTable {
 impl CoordinationStore for CountingTable {
     async fn get(&self, key: &ItemKey) -> Result<Option<Item>, StoreError> {
         self.read()?;
-        self.inner.get(key).await
+        let found = self.inner.get(key).await?;
+        self.counts.add(units::of_read(&found));
+        Ok(found)
     }
 
     async fn query(&self, partition: &str) -> Result<Vec<Item>, StoreError> {
         self.read()?;
-        self.inner.query(partition).await
+        let found = self.inner.query(partition).await?;
+        self.counts.add(units::of_read(&found));
+        Ok(found)
     }
 
     async fn transact(&self, writes: Vec<Write>) -> Result<TransactOutcome, StoreError> {
         self.counts.transactions.fetch_add(1, Ordering::Relaxed);
         self.counts.writes.fetch_add(writes.len() as u64, Ordering::Relaxed);
+        self.counts.add(units::of_transaction(&writes));
         match self.faults.as_ref().map_or(Fault::None, |faults| faults.next()) {
             Fault::None => self.inner.transact(writes).await,
             Fault::Refused => Err(StoreError::Determinate("injected: refused".to_owned())),

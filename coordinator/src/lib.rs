@@ -20,6 +20,7 @@ pub mod retention;
 pub mod contract;
 pub mod counting;
 pub mod self_test;
+pub mod units;
 
 pub use claim::{Claim, ClaimOutcome, claim, release};
 pub use commit::{CommitOutcome, Committed, ManifestLookup, commit};

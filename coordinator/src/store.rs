@@ -34,6 +34,11 @@ impl ItemKey {
     pub fn new(partition: impl Into<String>, sort: impl Into<String>) -> Self {
         Self { partition: partition.into(), sort: sort.into() }
     }
+
+    /// Size of an item with this key and no body.
+    fn bytes(&self) -> usize {
+        self.partition.len() + self.sort.len() + ITEM_OVERHEAD_BYTES
+    }
 }
 
 impl fmt::Display for ItemKey {
@@ -51,6 +56,13 @@ pub struct Item {
     pub version: u64,
     /// JSON.
     pub body: Bytes,
+}
+
+impl Item {
+    /// Its size as stores count it.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key.bytes() + self.body.len()
+    }
 }
 
 /// What must hold for a write to apply.
@@ -117,7 +129,7 @@ impl Write {
             Self::Put { body, .. } => body.len(),
             Self::Delete { .. } | Self::Check { .. } => 0,
         };
-        key.partition.len() + key.sort.len() + ITEM_OVERHEAD_BYTES + body
+        key.bytes() + body
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -72,6 +73,8 @@ struct Snapshot {
     dead: u64,
     puts: u64,
     gets: u64,
+    write_units: u64,
+    read_units: u64,
 }
 
 impl Snapshot {
@@ -88,6 +91,8 @@ impl Snapshot {
             dead: progress.dead.get(),
             puts: requests.puts,
             gets: requests.gets,
+            write_units: opened.table.write_units.load(Ordering::Relaxed),
+            read_units: opened.table.read_units.load(Ordering::Relaxed),
         }
     }
 }
@@ -109,6 +114,7 @@ fn block(loaded: &Loaded, now: &Snapshot, last: &Snapshot, heads: &[Head]) -> Ve
             count(now.dead)
         ),
         format!("commits {}  object puts {}  gets {}", count(now.commits), count(now.puts), count(now.gets)),
+        format!("table write units {}  read units {} (as of DynamoDB)", count(now.write_units), count(now.read_units)),
     ]
 }
 

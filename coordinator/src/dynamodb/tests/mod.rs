@@ -1,6 +1,7 @@
 //! Against a real store: DynamoDB Local, or any that `WEIR_TEST_DYNAMODB_ENDPOINT` names. Each test has a table of its own.
 
 mod answers;
+mod costs;
 mod network;
 mod places;
 

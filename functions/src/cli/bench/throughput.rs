@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
@@ -103,16 +104,17 @@ struct Taken {
     wall_seconds: f64,
 }
 
+const HEADER: &str = "query                  input       Mev/cpu    Mev/s     batch   ratio   puts/M   gets/M\
+    \x20  table/M    wu/M    ru/M   MB put/M   peak MB";
+
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn throughput(args: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
     println!(
-        "{} rows; million events per CPU-second; requests per million events; peak memory of the process so far",
+        "{} rows; million events per CPU-second; requests and the table's write and read units (as of DynamoDB) per million events; \
+         peak memory of the process so far",
         count(args.rows)
     );
-    println!(
-        "{:<22} {:<10} {:>8} {:>8} {:>9} {:>7} {:>8} {:>8} {:>9} {:>10} {:>9}",
-        "query", "input", "Mev/cpu", "Mev/s", "batch", "ratio", "puts/M", "gets/M", "table/M", "MB put/M", "peak MB"
-    );
+    println!("{HEADER}");
     for query in &QUERIES {
         for input in INPUTS {
             let name = format!("{} {}", query.name, input.name());
@@ -157,7 +159,8 @@ async fn row(args: &BenchArgs, folder: &Path, query: &Query, input: Input) -> an
 fn line(query: &Query, input: Input, events: u64, weir: Taken, batch: Option<Taken>, opened: &Opened) -> String {
     let millions = events as f64 / 1e6;
     let requests = opened.objects.counts();
-    let table = opened.table.transactions.load(std::sync::atomic::Ordering::Relaxed);
+    let per_million = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / millions;
+    let table = &opened.table;
     let mut text = String::new();
     let per_cpu = millions / weir.cpu_seconds;
     let drawn = write!(text, "{:<22} {:<10} {per_cpu:>8.2} {:>8.2}", query.name, input.name(), millions / weir.wall_seconds);
@@ -167,10 +170,12 @@ fn line(query: &Query, input: Input, events: u64, weir: Taken, batch: Option<Tak
     };
     let counted = write!(
         text,
-        " {:>8.2} {:>8.2} {:>9.2} {:>10.3} {:>9}",
+        " {:>8.2} {:>8.2} {:>9.2} {:>7.1} {:>7.1} {:>10.3} {:>9}",
         requests.puts as f64 / millions,
         requests.gets as f64 / millions,
-        table as f64 / millions,
+        per_million(&table.transactions),
+        per_million(&table.write_units),
+        per_million(&table.read_units),
         requests.bytes_put as f64 / 1e6 / millions,
         peak_megabytes(),
     );
