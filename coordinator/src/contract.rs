@@ -99,8 +99,9 @@ async fn all_or_nothing(store: &dyn CoordinationStore) {
 }
 
 async fn limits(store: &dyn CoordinationStore) {
-    let many = (0..=TRANSACTION_ITEMS_MAX).map(|i| put(&format!("m{i}"), Condition::Absent, &json!(0))).collect();
-    assert!(matches!(store.transact(many).await, Err(StoreError::Invalid(_))));
+    let many = |n: usize| (0..n).map(|i| put(&format!("m{i}"), Condition::Absent, &json!(0))).collect();
+    assert!(matches!(store.transact(many(TRANSACTION_ITEMS_MAX + 1)).await, Err(StoreError::Invalid(_))));
+    assert!(applied(store, many(TRANSACTION_ITEMS_MAX)).await);
     let twice = vec![put("twice", Condition::Absent, &json!(0)), put("twice", Condition::Exists, &json!(1))];
     assert!(matches!(store.transact(twice).await, Err(StoreError::Invalid(_))));
     for sort in ["", &"s".repeat(1025)] {

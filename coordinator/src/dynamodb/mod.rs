@@ -32,16 +32,20 @@ mod item;
 mod request;
 mod resend;
 
+mod feed;
+mod shards;
+mod watch;
+
 mod connect;
 mod create;
 mod describe;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use weir_model::{Clock, Ids};
 
 use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
@@ -49,6 +53,10 @@ use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, Transa
 pub use connect::{Connection, Place, connect};
 pub use create::create_table;
 pub use describe::{Described, describe};
+pub use feed::{Batch, Changed, Feed};
+pub use shards::Since;
+
+use watch::{Watch, Watching};
 
 /// Items in a DynamoDB table.
 #[derive(Debug)]
@@ -57,7 +65,17 @@ pub struct DynamoTable {
     place: Place,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn Ids>,
-    changed: watch::Sender<u64>,
+    changed: tokio::sync::watch::Sender<u64>,
+    stream: Option<Stream>,
+}
+
+/// The table's stream, read while somebody listens.
+#[derive(Debug)]
+struct Stream {
+    client: aws_sdk_dynamodbstreams::Client,
+    name: String,
+    listening: Arc<Notify>,
+    watching: OnceLock<Watching>,
 }
 
 impl DynamoTable {
@@ -70,7 +88,7 @@ impl DynamoTable {
     pub async fn open(name: &str, endpoint: Option<&str>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, StoreError> {
         let connection = connect(endpoint).await?;
         let described = describe(&connection.table, &connection.place(name)).await?;
-        Ok(Self::new(connection.table, described.place, clock, ids))
+        Ok(Self::new(connection.table, described.place, clock, ids).with_stream(connection.streams, described.stream))
     }
 
     /// The table at `place`, not looked at.
@@ -78,7 +96,29 @@ impl DynamoTable {
     /// - `client`: should not retry ([`connect`] makes such a one); retries of its own are harmless, but waits multiply.
     /// - `ids`: make the ids of transactions; unique among all processes that use the table.
     pub fn new(client: Client, place: Place, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Self {
-        Self { client, place, clock, ids, changed: watch::Sender::new(0) }
+        Self { client, place, clock, ids, changed: tokio::sync::watch::Sender::new(0), stream: None }
+    }
+
+    /// Also notices what other processes write.
+    ///
+    /// - `stream`: the stream's name (ARN), see [`Described`].
+    #[must_use]
+    pub fn with_stream(mut self, client: aws_sdk_dynamodbstreams::Client, stream: String) -> Self {
+        let listening = Arc::new(Notify::new());
+        self.stream = Some(Stream { client, name: stream, listening, watching: OnceLock::new() });
+        self
+    }
+
+    /// Reads the stream from now on, if there is one and a runtime to read it on.
+    fn listen(&self) {
+        let (Some(stream), Ok(runtime)) = (&self.stream, tokio::runtime::Handle::try_current()) else { return };
+        stream.watching.get_or_init(|| {
+            let (client, place, name) = (stream.client.clone(), self.place.clone(), stream.name.clone());
+            let feed = move || Feed::new(client.clone(), place.clone(), name.clone(), Since::Now);
+            let (changed, listening) = (self.changed.clone(), Arc::clone(&stream.listening));
+            Watch { changed, listening, clock: Arc::clone(&self.clock) }.start(feed, &runtime)
+        });
+        stream.listening.notify_one();
     }
 
     /// Waits before sending again: doubling from 10 ms, with up to half of it again by chance, so that rivals part.
@@ -109,7 +149,9 @@ impl CoordinationStore for DynamoTable {
     }
 
     fn changes(&self) -> Changes {
-        Changes::new(self.changed.subscribe())
+        let changes = Changes::new(self.changed.subscribe());
+        self.listen();
+        changes
     }
 }
 

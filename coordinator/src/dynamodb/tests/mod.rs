@@ -2,6 +2,7 @@
 
 mod answers;
 mod costs;
+mod feeds;
 mod network;
 mod places;
 
