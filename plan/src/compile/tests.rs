@@ -113,11 +113,11 @@ async fn a_typo_is_shown_with_its_line_and_a_caret() {
 
 #[tokio::test]
 async fn a_long_chain_of_guards_stays_as_long_as_it_was_and_a_deep_one_is_refused() {
-    let chain: Vec<String> = (0..40).map(|n| format!("100 / song_id > {n}")).collect();
+    let chain: Vec<String> = (0..40).map(|n| format!("100 / (song_id + {n}) > 1")).collect();
     let sql = format!("INSERT INTO flat SELECT song_id, play_score FROM plays WHERE {}", chain.join(" AND "));
     let plan = compiled(&sql).await.expect("it compiles");
     let text = plan.pipelines[0].input.plan.display_indent().to_string();
-    let written = text.matches(" / plays.song_id").count();
+    let written = text.matches(" / ").count();
     assert!((40..=80).contains(&written), "{written} divisions in the plan of 40");
     let deep =
         (0..30).fold("100 / song_id > 1".to_owned(), |inner, _| format!("song_id <> 0 AND (100 / song_id > 2 OR ({inner}))"));

@@ -41,17 +41,17 @@ struct Counted {
 }
 
 const COUNTED: [Counted; 5] = [
-    Counted { name: "rows from the generator", format: None, windowed: false, allocations_max: 20.0, bytes_max: 400.0 },
-    Counted { name: "windows from the generator", format: None, windowed: true, allocations_max: 20.0, bytes_max: 400.0 },
+    Counted { name: "rows from the generator", format: None, windowed: false, allocations_max: 10.0, bytes_max: 60.0 },
+    Counted { name: "windows from the generator", format: None, windowed: true, allocations_max: 70.0, bytes_max: 800.0 },
     Counted {
         name: "windows from Parquet",
         format: Some(Format::Parquet),
         windowed: true,
-        allocations_max: 20.0,
-        bytes_max: 400.0,
+        allocations_max: 70.0,
+        bytes_max: 800.0,
     },
-    Counted { name: "windows from CSV", format: Some(Format::Csv), windowed: true, allocations_max: 20.0, bytes_max: 400.0 },
-    Counted { name: "windows from NDJSON", format: Some(Format::Json), windowed: true, allocations_max: 20.0, bytes_max: 400.0 },
+    Counted { name: "windows from CSV", format: Some(Format::Csv), windowed: true, allocations_max: 70.0, bytes_max: 800.0 },
+    Counted { name: "windows from NDJSON", format: Some(Format::Json), windowed: true, allocations_max: 70.0, bytes_max: 800.0 },
 ];
 
 impl Counted {
