@@ -2,14 +2,16 @@
 //!
 //! Readers walk head, then chain, only as far back as the first epoch they miss.
 
+use bytes::Bytes;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
-use weir_model::{CommitEntry, Epoch, Head, Ids, ManifestRef, ShardKey};
+use weir_model::decide::{plan_spill, spill};
+use weir_model::{CommitEntry, CommitId, Epoch, Head, Ids, ManifestRef, ShardKey};
 
-use crate::StateError;
 use crate::error::Kind;
 use crate::json::{self, Json, corrupt};
 use crate::paths::{self, Folder};
+use crate::{StateError, kept};
 
 /// Version of the manifest's encoding; a reader refuses any other.
 pub const MANIFEST_FORMAT: u16 = 1;
@@ -58,6 +60,48 @@ pub fn encode(ids: &dyn Ids, head: &Head, entries: Vec<CommitEntry>) -> Result<E
     let manifest = Manifest { format: MANIFEST_FORMAT, shard: head.shard, entries, previous: head.manifest.clone() };
     let bytes = json::encode(&object, &manifest)?;
     Ok(EncodedManifest { reference: ManifestRef { first, last, bytes: bytes.len() as u64, object }, bytes })
+}
+
+/// The head with room for another commit, and the objects to be stored before a commit names them: a manifest of its oldest entries if
+/// there are many (T4), and the list of their late and dead rows if they have any.
+///
+/// # Errors
+/// [`StateError::Corrupt`] if they cannot be encoded.
+pub fn spilled(ids: &dyn Ids, head: &Head) -> Result<(Head, Vec<(String, Bytes)>), StateError> {
+    let count = plan_spill(head);
+    if count == 0 {
+        return Ok((head.clone(), Vec::new()));
+    }
+    let entries: Vec<CommitEntry> = head.recent.iter().take(count).cloned().collect();
+    let list = kept::encode(ids, head, &entries)?;
+    let manifest = encode(ids, head, entries)?;
+    let mut objects = vec![(manifest.reference.object.clone(), manifest.bytes.into())];
+    let kept = list.map(|list| {
+        objects.push((list.reference.object.clone(), list.bytes.into()));
+        list.reference
+    });
+    Ok((spill(head, count, manifest.reference, kept), objects))
+}
+
+/// Whether a manifest of `head` holds `commit`. One that was deleted lay below a floor that rose after the version moved: whose commit
+/// it was makes no difference any more.
+///
+/// # Errors
+/// [`StateError`] if a manifest that is there cannot be read.
+pub async fn has_commit(store: &dyn ObjectStore, head: &Head, commit: CommitId) -> Result<bool, StateError> {
+    let mut next = head.manifest.clone();
+    while let Some(reference) = next {
+        let found = match read(store, &reference).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == Kind::Missing => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        if found.entries.iter().any(|entry| entry.commit == commit) {
+            return Ok(true);
+        }
+        next = found.previous;
+    }
+    Ok(false)
 }
 
 /// Reads one manifest.
@@ -120,7 +164,7 @@ mod tests {
     use crate::testing::{SequentialIds, entry, golden};
 
     /// Epochs 1 to 20: 1-8 and 9-14 spilled, 15-20 in the head.
-    async fn spilled(store: &dyn ObjectStore) -> Head {
+    async fn with_two_manifests(store: &dyn ObjectStore) -> Head {
         let mut head = Head::new(ShardKey::new(JobId(1), StageId(0), ShardId(0)));
         let ids = SequentialIds::default();
         for (first, last) in [(1, 8), (9, 14)] {
@@ -136,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn every_range_is_found_from_the_head_and_its_chain() {
         let store = InMemory::new();
-        let head = spilled(&store).await;
+        let head = with_two_manifests(&store).await;
         for after in 0..=20 {
             for upto in after..=20 {
                 let found = entries_between(&store, &head, Epoch(after), Epoch(upto)).await.unwrap();
@@ -148,9 +192,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_commit_is_found_in_the_chain_until_its_manifest_is_deleted() {
+        let store = InMemory::new();
+        let head = with_two_manifests(&store).await;
+        for (commit, found) in [(3, true), (14, true), (15, false), (99, false)] {
+            assert_eq!(has_commit(&store, &head, CommitId(commit)).await.unwrap(), found, "{commit}");
+        }
+        let newest = head.manifest.clone().unwrap();
+        store.delete(&Path::from(newest.object)).await.unwrap();
+        assert!(!has_commit(&store, &head, CommitId(3)).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn only_manifests_that_are_needed_are_read() {
         let store = InMemory::new();
-        let head = spilled(&store).await;
+        let head = with_two_manifests(&store).await;
         let newest = head.manifest.clone().unwrap();
         let oldest = read(&store, &newest).await.unwrap().previous.unwrap();
         store.delete(&Path::from(oldest.object)).await.unwrap();
@@ -164,7 +220,7 @@ mod tests {
     #[tokio::test]
     async fn a_manifest_that_is_not_what_was_committed_is_refused() {
         let store = InMemory::new();
-        let reference = spilled(&store).await.manifest.unwrap();
+        let reference = with_two_manifests(&store).await.manifest.unwrap();
         let whole = store.get(&Path::from(reference.object.as_str())).await.unwrap().bytes().await.unwrap();
         let text = String::from_utf8(whole.to_vec()).unwrap();
         for (bytes, expected) in [

@@ -154,19 +154,7 @@ struct Manifests<'a>(&'a Ctx);
 #[async_trait::async_trait]
 impl ManifestLookup for Manifests<'_> {
     async fn has(&self, head: &Head, commit: CommitId) -> Result<bool, StoreError> {
-        let mut next = head.manifest.clone();
-        while let Some(reference) = next {
-            let found = manifest::read(self.0.objects.as_ref(), &reference).await;
-            // Deleted, so below a floor that rose after the version moved: whose commit it was makes no difference any more.
-            if matches!(&found, Err(error) if error.kind() == weir_state::Kind::Missing) {
-                return Ok(false);
-            }
-            let found = found.map_err(|error| StoreError::Indeterminate(error.to_string()))?;
-            if found.entries.iter().any(|entry| entry.commit == commit) {
-                return Ok(true);
-            }
-            next = found.previous;
-        }
-        Ok(false)
+        let found = manifest::has_commit(self.0.objects.as_ref(), head, commit).await;
+        found.map_err(|error| StoreError::Indeterminate(error.to_string()))
     }
 }

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use weir_model::decide::{Advance, decide_commit, plan_spill, spill};
+use weir_model::decide::{Advance, decide_commit};
 use weir_model::head::{CheckpointRef, InputState, PublishState};
 use weir_model::{
     Activity, CommitEntry, CommitId, Generation, Head, Inputs, Offset, Recipe, SegmentKind, SegmentRef, ShardId, ShardKey,
     ShardStats, Watermark,
 };
 use weir_state::paths::{self, Folder};
-use weir_state::{SegmentMeta, kept, manifest, segment};
+use weir_state::{SegmentMeta, manifest, segment};
 
 use super::{WorkerError, owner};
 use crate::context::Ctx;
@@ -153,18 +153,8 @@ impl Round {
             },
             segments: [batch.published.segments, batch.published.replaced].concat(),
         };
-        let mut from = head.clone();
-        let count = plan_spill(&from);
-        if count > 0 {
-            let entries: Vec<CommitEntry> = from.recent.iter().take(count).cloned().collect();
-            let kept = kept::encode(ctx.ids.as_ref(), &from, &entries)?.map(|list| {
-                self.uploads.push((list.reference.object.clone(), list.bytes.into()));
-                list.reference
-            });
-            let encoded = manifest::encode(ctx.ids.as_ref(), &from, entries)?;
-            self.uploads.push((encoded.reference.object.clone(), encoded.bytes.into()));
-            from = spill(&from, count, encoded.reference, kept);
-        }
+        let (from, objects) = manifest::spilled(ctx.ids.as_ref(), head)?;
+        self.uploads.extend(objects);
         let advance = Advance {
             entry: entry.clone(),
             inputs: batch.inputs,
