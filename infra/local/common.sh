@@ -1,0 +1,216 @@
+# Shared by the scripts of this folder: sourced, not run.
+# shellcheck shell=bash
+#
+# A stack is one file of settings ($state/stack) and, for each server, NAME.pid and NAME.log beside it. Every server's command line
+# bears its data folder, so that a pid which the system has given to another process since is not taken for ours.
+
+minio_version=v0.0.0-20260212201848-7aac2a2c5b7c # the source has no semantic versions; the last one published
+dynamodb_version=2.6.0
+seaweedfs_version=4.48
+bucket=weir access_key=weir secret_key=weir-secret region=us-east-1
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cache="${WEIR_CACHE:-$HOME/.cache/weir}"
+mkdir -p "$cache"
+cache=$(cd "$cache" && pwd)
+parts="$cache/parts"
+state="$cache/local"
+minio_part="$parts/minio-$minio_version"
+dynamodb_part="$parts/dynamodb-$dynamodb_version"
+weed="$cache/venv/bin/weed"
+
+# A stack's settings as they are unless `up` is told otherwise.
+settings=(servers data temporary durable docker minio_port dynamodb_port seaweedfs_port)
+servers='' data='' temporary=no durable=no docker=no
+minio_port="${WEIR_MINIO_PORT:-19000}"
+dynamodb_port="${WEIR_DYNAMODB_PORT:-18000}"
+seaweedfs_port="${WEIR_SEAWEEDFS_PORT:-18333}"
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+  say "$@"
+  exit 1
+}
+
+# The comment at the head of a script is its help.
+help_if_asked() {
+  local argument
+  for argument in "$@"; do
+    case $argument in
+      -h | --help) awk 'NR > 1 && !/^#/ { exit } NR > 1 { sub(/^# ?/, ""); print }' "$0" && exit 0 ;;
+    esac
+  done
+}
+
+no_arguments() { [ $# = 0 ] || die "unknown argument: $1 (see --help)"; }
+
+need() { # program, Debian package
+  command -v "$1" >/dev/null || die "$1 is missing: install it (Debian: apt-get install $2)"
+}
+
+# ---- the stack's settings
+
+has_stack() { [ -f "$state/stack" ]; }
+
+# shellcheck disable=SC1091
+load() { . "$state/stack"; }
+
+save() {
+  local name
+  for name in "${settings[@]}"; do printf '%s=%q\n' "$name" "${!name}"; done >"$state/stack.new"
+  mv "$state/stack.new" "$state/stack"
+}
+
+port_of() { local name="$1_port" && echo "${!name}"; }
+endpoint() { echo "http://127.0.0.1:$(port_of "$1")"; }
+runs() { [[ " $servers " == *" $1 "* ]]; }
+
+print_env() {
+  cat <<END
+unset AWS_PROFILE AWS_SESSION_TOKEN
+export AWS_ACCESS_KEY_ID=$access_key
+export AWS_SECRET_ACCESS_KEY=$secret_key
+export AWS_REGION=$region
+export AWS_ENDPOINT_URL_S3=$(endpoint minio)
+export AWS_ENDPOINT_URL_DYNAMODB=$(endpoint dynamodb)
+export WEIR_TEST_S3_ENDPOINT=$(endpoint minio)
+export WEIR_TEST_S3_BUCKET=$bucket
+export WEIR_TEST_DYNAMODB_ENDPOINT=$(endpoint dynamodb)
+END
+  if runs seaweedfs; then echo "export WEIR_TEST_SEAWEEDFS_ENDPOINT=$(endpoint seaweedfs)"; fi
+}
+
+# ---- requests
+
+request() { # service, curl arguments...: prints the status
+  local service=$1
+  shift
+  curl -q --silent --noproxy '*' --max-time 5 --output /dev/null --write-out '%{http_code}' \
+    --user "$access_key:$secret_key" --aws-sigv4 "aws:amz:$region:$service" "$@"
+}
+
+make_bucket() { # server
+  local status
+  status=$(request s3 --request PUT "$(endpoint "$1")/$bucket") || return 1
+  [ "$status" = 200 ] || [ "$status" = 409 ]
+}
+
+answers() { # server
+  case $1 in
+    dynamodb) [ "$(request dynamodb --header 'Content-Type: application/x-amz-json-1.0' \
+      --header 'X-Amz-Target: DynamoDB_20120810.ListTables' --data '{}' "$(endpoint dynamodb)")" = 200 ] ;;
+    *) make_bucket "$1" ;;
+  esac
+}
+
+# ---- servers
+
+compose() {
+  local store=-inMemory
+  [ "$durable" = no ] || store="-dbPath /data"
+  WEIR_USER="$(id -u):$(id -g)" WEIR_DATA="$data" WEIR_DYNAMODB_STORE="$store" WEIR_MINIO_PORT="$minio_port" \
+    WEIR_DYNAMODB_PORT="$dynamodb_port" WEIR_SEAWEEDFS_PORT="$seaweedfs_port" \
+    docker compose --file "$here/compose.yaml" "$@"
+}
+
+alive() { # server
+  local pid
+  if [ "$docker" = yes ]; then
+    [ -n "$(compose ps --quiet --status running "$1")" ]
+  else
+    pid=$(cat "$state/$1.pid" 2>/dev/null) && [[ "$(ps -ww -o args= -p "$pid")" == *"$data/$1"* ]]
+  fi
+}
+
+# In a process group of its own: Ctrl-C in the terminal that called `up` is not for the server.
+background() { # server, command...
+  local name=$1
+  shift
+  (
+    cd "$data/$name" || exit
+    set -m
+    nohup "$@" </dev/null >"$state/$name.log" 2>&1 &
+    echo $! >"$state/$name.pid"
+  )
+}
+
+run_minio() {
+  MINIO_ROOT_USER=$access_key MINIO_ROOT_PASSWORD=$secret_key MINIO_BROWSER=off MINIO_UPDATE=off \
+    background minio "$minio_part/minio" server --quiet --address "127.0.0.1:$minio_port" "$data/minio"
+}
+
+run_dynamodb() {
+  local store=(-inMemory)
+  [ "$durable" = no ] || store=(-dbPath "$data/dynamodb")
+  background dynamodb java -Xmx512m "-Djava.io.tmpdir=$data/dynamodb" "-Djava.library.path=$dynamodb_part/lib" \
+    -cp "$dynamodb_part/lib/*" "$here/Loopback.java" "${store[@]}" -sharedDb -disableTelemetry -port "$dynamodb_port"
+}
+
+# Besides S3's its five parts need ports to speak with each other: the seven that follow.
+run_seaweedfs() {
+  local port=$seaweedfs_port
+  background seaweedfs "$weed" -logtostderr server -dir="$data/seaweedfs" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
+    -s3 -s3.config="$here/seaweedfs.json" -s3.port="$port" -s3.port.grpc=$((port + 1)) -s3.port.iceberg=0 -s3.port.lance=0 \
+    -master.port=$((port + 2)) -master.port.grpc=$((port + 3)) -master.volumeSizeLimitMB=64 \
+    -volume.port=$((port + 4)) -volume.port.grpc=$((port + 5)) -volume.max=0 -volume.preStopSeconds=0 \
+    -filer.port=$((port + 6)) -filer.port.grpc=$((port + 7))
+}
+
+taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+check_port() { # server
+  local port
+  port=$(port_of "$1")
+  ! taken "$port" || die "port $port is taken: give $1 another one with --$1-port N or WEIR_$(tr '[:lower:]' '[:upper:]' <<<"$1")_PORT"
+}
+
+start() { # server
+  mkdir -p "$data/$1"
+  if [ "$docker" = yes ]; then compose up --detach "$1" >&2; else "run_$1"; fi
+}
+
+show_log() { # server
+  if [ "$docker" = yes ]; then compose logs --tail 20 "$1" >&2; else tail -n 20 "$state/$1.log" >&2; fi
+}
+
+give_up() { # server, what happened
+  show_log "$1"
+  die "$1 $2: the end of its log is above"
+}
+
+await() { # server
+  local began=$SECONDS
+  until answers "$1"; do
+    alive "$1" || give_up "$1" "has ended"
+    ((SECONDS - began < 60)) || give_up "$1" "does not answer within 60 s"
+    sleep 0.2
+  done
+  say "$1 answers at $(endpoint "$1")"
+}
+
+end_process() { # server
+  local pid began=$SECONDS
+  pid=$(cat "$state/$1.pid")
+  kill "$pid"
+  while alive "$1"; do
+    ((SECONDS - began < 10)) || { say "$1 does not stop: killed" && kill -9 "$pid"; }
+    sleep 0.1
+  done
+}
+
+stop() { # server
+  if [ "$docker" = yes ]; then
+    compose rm --stop --force "$1" >&2
+  elif alive "$1"; then
+    end_process "$1"
+  else
+    say "$1 was not running any more: its log is $state/$1.log"
+  fi
+  rm -f "$state/$1.pid"
+}
+
+drop_stack() {
+  [ "$temporary" = no ] || rm -rf "$data"
+  rm -f "$state/stack"
+}
