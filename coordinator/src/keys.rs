@@ -28,21 +28,6 @@ pub fn name(name: &str) -> ItemKey {
     ItemKey::new("name", name)
 }
 
-/// Partition of all streams.
-pub const STREAMS: &str = "stream";
-
-/// A stream, by its name.
-#[must_use]
-pub fn stream(name: &str) -> ItemKey {
-    ItemKey::new(STREAMS, name)
-}
-
-/// What the first request under `key` was told; a partition each, since keys are many and come at once.
-#[must_use]
-pub fn request(stream: JobId, key: &str) -> ItemKey {
-    ItemKey::new(format!("key/{stream}/{:032x}", xxhash_rust::xxh3::xxh3_128(key.as_bytes())), "key")
-}
-
 /// Pins and floors of a job.
 #[must_use]
 pub fn retention(job: JobId) -> ItemKey {

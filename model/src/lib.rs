@@ -17,7 +17,6 @@ pub mod job;
 pub mod layout;
 pub mod recipe;
 pub mod retention;
-pub mod stream;
 
 pub mod decide;
 pub mod invariants;

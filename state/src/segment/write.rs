@@ -125,7 +125,6 @@ const fn kind_name(kind: SegmentKind) -> &'static str {
         SegmentKind::Late => "late",
         SegmentKind::Dead => "dead",
         SegmentKind::Checkpoint => "checkpoint",
-        SegmentKind::Events => "events",
         SegmentKind::Ledger => "ledger",
     }
 }
