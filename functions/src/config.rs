@@ -33,7 +33,7 @@ pub enum Invoke {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct Config {
-    /// Objects: `memory:` or `file://DIR`.
+    /// Objects: `memory:`, `file://DIR` or `s3://BUCKET/PREFIX`.
     pub store: String,
     /// Coordination table: `memory:`, `sqlite://FILE` or `dynamodb://TABLE`; by default beside the objects.
     pub coordination: Option<String>,

@@ -19,6 +19,8 @@ pub mod liveness;
 pub mod config;
 pub mod context;
 pub mod open;
+
+mod aws;
 pub mod progress;
 pub mod seams;
 pub mod trace;

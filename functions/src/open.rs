@@ -8,8 +8,9 @@ use weir_coordinator::dynamodb::DynamoTable;
 use weir_coordinator::{CoordinationStore, CountingTable, MemoryTable, SqliteTable, TableCounts, self_test};
 use weir_engine::StateBudget;
 use weir_model::{Clock, Ids};
-use weir_state::{CountingStore, Requests, SegmentCache, store};
+use weir_state::{CountingStore, Requests, SegmentCache, s3, store};
 
+use crate::aws;
 use crate::config::{Config, Durability};
 use crate::connect::LocalConnectors;
 use crate::context::{Ctx, Stop, Tuning, WarmCache};
@@ -50,7 +51,7 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`] naming the place and the remedy.
 pub async fn open(config: &Config) -> Result<Opened, OpenError> {
-    let store = open_store(config)?;
+    let store = open_store(config).await?;
     let table = open_table(config, config.durability == Durability::Fsync).await?;
     self_test::run(table.as_ref(), &RandomIds::new().owner().to_string()).await?;
     assemble(config, store, table, true)
@@ -66,11 +67,16 @@ pub async fn open_to_look(config: &Config) -> Result<Opened, OpenError> {
         return Err(OpenError::Settings(message));
     }
     let table = open_table(config, config.durability == Durability::Fsync).await?;
-    assemble(config, open_store(config)?, table, false)
+    assemble(config, open_store(config).await?, table, false)
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn ObjectStore>, OpenError> {
-    Ok(store::open(&config.store, config.durability == Durability::Fsync)?)
+async fn open_store(config: &Config) -> Result<Arc<dyn ObjectStore>, OpenError> {
+    if !s3::is_bucket(&config.store) {
+        return Ok(store::open(&config.store, config.durability == Durability::Fsync)?);
+    }
+    let store = s3::open(&config.store, aws::access(Arc::new(SystemClock::new())).await)?;
+    s3::check(store.as_ref(), &config.store).await?;
+    Ok(store)
 }
 
 fn assemble(
@@ -135,6 +141,10 @@ fn epoch_budget(config: &Config) -> usize {
 }
 
 async fn open_table(config: &Config, fsync: bool) -> Result<Arc<dyn CoordinationStore>, OpenError> {
+    if config.coordination.is_none() && s3::is_bucket(&config.store) {
+        let message = "a bucket needs a table beside it: name one with --coordination dynamodb://TABLE (weir table create TABLE)";
+        return Err(OpenError::Settings(message.to_owned()));
+    }
     let address = config.coordination();
     if address == "memory:" {
         return Ok(Arc::new(MemoryTable::new()));

@@ -16,7 +16,10 @@ pub mod kept;
 
 pub mod counting;
 pub mod faulty;
+pub mod s3;
 pub mod store;
+
+pub mod contract;
 
 mod error;
 mod json;

@@ -23,7 +23,7 @@ use object_store::{
 
 use crate::StateError;
 
-/// Opens `memory:` or `file://DIR`, which is made if missing.
+/// Opens `memory:` or `file://DIR`, which is made if missing; a bucket is opened by [`crate::s3::open`].
 ///
 /// - `fsync`: objects of a folder survive a power cut.
 ///
@@ -37,7 +37,9 @@ pub fn open(address: &str, fsync: bool) -> std::result::Result<Arc<dyn ObjectSto
         Some(folder) if !folder.is_empty() => {
             Ok(Arc::new(Folder::open(FsPath::new(folder), fsync).map_err(|error| unusable(folder, &error))?))
         }
-        _ => Err(StateError::Address(format!("store {address:?} is not understood: write memory: or file://DIR"))),
+        _ => Err(StateError::Address(format!(
+            "store {address:?} is not understood: write memory:, file://DIR or s3://BUCKET/PREFIX"
+        ))),
     }
 }
 
@@ -243,6 +245,14 @@ mod tests {
                 put(store.as_ref(), name, name.into()).await.unwrap();
                 assert_eq!(store.get(&Path::from(name)).await.unwrap().bytes().await.unwrap(), name);
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn memory_and_folders_keep_the_contract() {
+        let folder = tempfile::tempdir().unwrap();
+        for address in ["memory:".to_owned(), address(folder.path())] {
+            crate::contract::holds(open(&address, true).unwrap().as_ref(), "tests/contract").await;
         }
     }
 

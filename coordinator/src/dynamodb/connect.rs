@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
-use aws_sdk_dynamodb::config::ProvideCredentials;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::{ProvideCredentials, SharedHttpClient};
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
@@ -72,9 +72,8 @@ impl Connection {
 /// # Errors
 /// [`StoreError::Invalid`] with the remedy if there is no region or there are no credentials.
 pub async fn connect(endpoint: Option<&str>) -> Result<Connection, StoreError> {
-    let http = Builder::new().pool_idle_timeout(IDLE_MAX).tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_attempt_timeout(ANSWER_MAX).build();
-    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http);
+    let loader = aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http());
     let config = loader.retry_config(RetryConfig::disabled()).timeout_config(timeouts).load().await;
     let Some(region) = config.region() else {
         return Err(StoreError::Invalid("no AWS region: set AWS_REGION, or a region in the profile".to_owned()));
@@ -102,6 +101,11 @@ pub async fn connect(endpoint: Option<&str>) -> Result<Connection, StoreError> {
     })
 }
 
+/// The one TLS stack.
+pub(super) fn http() -> SharedHttpClient {
+    Builder::new().pool_idle_timeout(IDLE_MAX).tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -112,7 +116,7 @@ async fn check_credentials(config: &SdkConfig) -> Result<(), StoreError> {
     found.map(drop).map_err(|error| no_credentials(&causes(&error)))
 }
 
-fn no_credentials(why: &str) -> StoreError {
+pub(super) fn no_credentials(why: &str) -> StoreError {
     StoreError::Invalid(format!(
         "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or run where a role is attached ({why})"
     ))

@@ -38,6 +38,7 @@ mod watch;
 
 mod connect;
 mod create;
+mod credentials;
 mod describe;
 
 use std::sync::{Arc, OnceLock};
@@ -52,6 +53,7 @@ use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, Transa
 
 pub use connect::{Connection, Place, connect};
 pub use create::create_table;
+pub use credentials::{CredentialChain, Keys};
 pub use describe::{Described, describe};
 pub use feed::{Batch, Changed, Feed};
 pub use shards::Since;

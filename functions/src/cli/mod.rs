@@ -96,7 +96,7 @@ const DEAD_EXAMPLE: &str = "Examples: what is wrong, and how often; the rows the
 /// Where things are and how hard they hold. Each flag is also a key of `weir.toml` and an environment variable.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Objects: memory: or file://DIR [default: file://weir-data]
+    /// Objects: memory:, file://DIR or s3://BUCKET/PREFIX [default: file://weir-data]
     #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS", overrides_with = "store")]
     store: Option<String>,
     /// Coordination table: memory:, sqlite://FILE or dynamodb://TABLE [default: coordination.sqlite in the store's folder]

@@ -8,7 +8,7 @@ use crate::support::{Case, assert_same, hot_songs_batch, sink_rows};
 const KILLS: u32 = 36;
 
 /// Waits until the process ends or the time is over; returns whether it ended.
-async fn ended_within(child: &mut Child, time: Duration) -> bool {
+pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
     let until = tokio::time::Instant::now() + time;
     while tokio::time::Instant::now() < until {
         if let Some(status) = child.try_wait().expect("the process can be asked") {

@@ -12,6 +12,7 @@ mod following;
 mod foreign;
 mod killing;
 mod nexmark;
+mod real_parts;
 mod simulation;
 mod sql;
 mod support;
