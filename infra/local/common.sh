@@ -28,9 +28,11 @@ seaweedfs_port="${WEIR_SEAWEEDFS_PORT:-18333}"
 
 say() { printf '%s\n' "$*" >&2; }
 
-die() {
-  say "$@"
-  exit 1
+die() { die_with 1 "$@"; }
+
+die_with() { # exit code, message
+  say "${@:2}"
+  exit "$1"
 }
 
 # The comment at the head of a script is its help.
@@ -109,8 +111,9 @@ answers() { # server
 compose() {
   local store=-inMemory
   [ "$durable" = no ] || store="-dbPath /data"
-  WEIR_USER="$(id -u):$(id -g)" WEIR_DATA="$data" WEIR_DYNAMODB_STORE="$store" WEIR_MINIO_PORT="$minio_port" \
-    WEIR_DYNAMODB_PORT="$dynamodb_port" WEIR_SEAWEEDFS_PORT="$seaweedfs_port" \
+  WEIR_USER="$(id -u):$(id -g)" WEIR_DATA="$data" WEIR_DYNAMODB_STORE="$store" \
+    WEIR_DYNAMODB_VERSION="$dynamodb_version" WEIR_SEAWEEDFS_VERSION="$seaweedfs_version" \
+    WEIR_MINIO_PORT="$minio_port" WEIR_DYNAMODB_PORT="$dynamodb_port" WEIR_SEAWEEDFS_PORT="$seaweedfs_port" \
     docker compose --file "$here/compose.yaml" "$@"
 }
 
@@ -140,11 +143,13 @@ run_minio() {
     background minio "$minio_part/minio" server --quiet --address "127.0.0.1:$minio_port" "$data/minio"
 }
 
+# Flags for a quick start: it answers in half the time, and no test is bound by it.
 run_dynamodb() {
   local store=(-inMemory)
   [ "$durable" = no ] || store=(-dbPath "$data/dynamodb")
-  background dynamodb java -Xmx512m "-Djava.io.tmpdir=$data/dynamodb" "-Djava.library.path=$dynamodb_part/lib" \
-    -cp "$dynamodb_part/lib/*" "$here/Loopback.java" "${store[@]}" -sharedDb -disableTelemetry -port "$dynamodb_port"
+  background dynamodb java -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 "-Djava.io.tmpdir=$data/dynamodb" \
+    "-Djava.library.path=$dynamodb_part/lib" -cp "$dynamodb_part/classes:$dynamodb_part/lib/*" \
+    Loopback "${store[@]}" -sharedDb -disableTelemetry -port "$dynamodb_port"
 }
 
 # Besides S3's its five parts need ports to speak with each other: the seven that follow.
@@ -189,28 +194,38 @@ await() { # server
   say "$1 answers at $(endpoint "$1")"
 }
 
-end_process() { # server
+end_process() { # server, seconds it may take
   local pid began=$SECONDS
   pid=$(cat "$state/$1.pid")
   kill "$pid"
   while alive "$1"; do
-    ((SECONDS - began < 10)) || { say "$1 does not stop: killed" && kill -9 "$pid"; }
+    ((SECONDS - began < $2)) || kill -9 "$pid" 2>/dev/null || true
     sleep 0.1
   done
 }
 
-stop() { # server
+stop() { # server, seconds it may take
   if [ "$docker" = yes ]; then
     compose rm --stop --force "$1" >&2
   elif alive "$1"; then
-    end_process "$1"
+    end_process "$1" "$2"
   else
-    say "$1 was not running any more: its log is $state/$1.log"
+    say "$1 had ended by itself: its log is $state/$1.log"
   fi
   rm -f "$state/$1.pid"
+  [ "$1" != seaweedfs ] || remove_sockets
 }
 
-drop_stack() {
+remove_sockets() { # which SeaweedFS leaves when it is killed
+  local port
+  for port in $(seq "$seaweedfs_port" $((seaweedfs_port + 7))); do rm -f /tmp/seaweedfs-*-"$port".sock; done
+}
+
+# SeaweedFS takes a quarter of a minute to close its own connections: it gets the time only if its data stays.
+end_stack() {
+  local server seconds=30
+  [ "$temporary" = no ] || seconds=1
+  for server in $servers; do stop "$server" "$seconds"; done
   [ "$temporary" = no ] || rm -rf "$data"
   rm -f "$state/stack"
 }
