@@ -157,17 +157,29 @@ run_seaweedfs() {
   local port=$seaweedfs_port
   background seaweedfs "$weed" -logtostderr server -dir="$data/seaweedfs" -ip=127.0.0.1 -ip.bind=127.0.0.1 \
     -s3 -s3.config="$here/seaweedfs.json" -s3.port="$port" -s3.port.grpc=$((port + 1)) -s3.port.iceberg=0 -s3.port.lance=0 \
-    -master.port=$((port + 2)) -master.port.grpc=$((port + 3)) -master.volumeSizeLimitMB=64 \
-    -volume.port=$((port + 4)) -volume.port.grpc=$((port + 5)) -volume.max=0 -volume.preStopSeconds=0 \
+    -master.port=$((port + 2)) -master.port.grpc=$((port + 3)) -master.telemetry=false \
+    -master.volumeSizeLimitMB=64 -volume.max=0 -volume.preStopSeconds=0 \
+    -volume.port=$((port + 4)) -volume.port.grpc=$((port + 5)) \
     -filer.port=$((port + 6)) -filer.port.grpc=$((port + 7))
 }
 
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-check_port() { # server
+ports_of() { # server: its own, then those that its parts use among themselves
   local port
   port=$(port_of "$1")
-  ! taken "$port" || die "port $port is taken: give $1 another one with --$1-port N or WEIR_$(tr '[:lower:]' '[:upper:]' <<<"$1")_PORT"
+  case $1 in
+    seaweedfs) seq "$port" $((port + 7)) ;;
+    *) echo "$port" ;;
+  esac
+}
+
+check_ports() { # server
+  local port upper
+  upper=$(tr '[:lower:]' '[:upper:]' <<<"$1")
+  for port in $(ports_of "$1"); do
+    ! taken "$port" || die "port $port is taken: give $1 another one with --$1-port N or WEIR_${upper}_PORT"
+  done
 }
 
 start() { # server
@@ -218,7 +230,7 @@ stop() { # server, seconds it may take
 
 remove_sockets() { # which SeaweedFS leaves when it is killed
   local port
-  for port in $(seq "$seaweedfs_port" $((seaweedfs_port + 7))); do rm -f /tmp/seaweedfs-*-"$port".sock; done
+  for port in $(ports_of seaweedfs); do rm -f /tmp/seaweedfs-*-"$port".sock; done
 }
 
 # SeaweedFS takes a quarter of a minute to close its own connections: it gets the time only if its data stays.
