@@ -227,7 +227,10 @@ fn input_file(folder: &Path, plays: bool, format: FileFormat, rows: u64) -> anyh
 
 /// The same SQL as one plain batch on one partition.
 async fn batch(query: &Query, path: &Path, format: FileFormat) -> anyhow::Result<()> {
-    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let mut config = SessionConfig::new().with_target_partitions(1);
+    // As in Flink and here, 0.908 is a decimal: another meaning would be another query.
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    let context = SessionContext::new_with_config(config);
     let schema = if query.plays { Plays::schema() } else { bid_schema() };
     let shown = path.display().to_string();
     match format {
