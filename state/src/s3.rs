@@ -118,13 +118,14 @@ pub async fn check(store: &dyn ObjectStore, address: &str) -> std::result::Resul
 
 /// What a refusal means, and what to do about it. Stores say it in the answer's body.
 fn remedy(error: &Error) -> String {
-    const KNOWN: [(&str, &str); 9] = [
+    const KNOWN: [(&str, &str); 10] = [
         ("NoSuchBucket", "there is no such bucket: make it, or name another with --store s3://BUCKET"),
         ("InvalidAccessKeyId", "the access key is not known there: check AWS_ACCESS_KEY_ID and the endpoint"),
         ("SignatureDoesNotMatch", "the secret does not fit the access key: check AWS_SECRET_ACCESS_KEY"),
         ("RequestTimeTooSkewed", "this machine's clock differs too much from the store's: set it (NTP), then run again"),
         ("AccessDenied", "access is denied: the key needs s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on it"),
         ("PermanentRedirect", "the bucket is in another region: set AWS_REGION"),
+        ("incorrectly configured region", "the bucket is in another region: set AWS_REGION"),
         ("AuthorizationHeaderMalformed", "the bucket is in another region: set AWS_REGION"),
         ("StorageFull", "the store is full: free some space and run again; nothing was lost"),
         ("error sending request", "it does not answer: check AWS_ENDPOINT_URL_S3 and the network"),

@@ -7,10 +7,18 @@ use std::net::TcpListener;
 use super::*;
 use crate::contract;
 
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run eval \"$(infra/local/up --with-seaweedfs)\""))
+}
+
+/// Not from the environment: its `AWS_ENDPOINT_URL_S3` would go before an endpoint set here.
+fn at(endpoint: String) -> AmazonS3Builder {
+    let (key, secret) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"));
+    to(endpoint).with_access_key_id(key).with_secret_access_key(secret)
+}
+
 fn real() -> AmazonS3Builder {
-    let endpoint = std::env::var("WEIR_TEST_S3_ENDPOINT");
-    let endpoint = endpoint.expect("WEIR_TEST_S3_ENDPOINT is not set: run eval \"$(infra/local/up --with-seaweedfs)\"");
-    AmazonS3Builder::from_env().with_endpoint(endpoint)
+    at(variable("WEIR_TEST_S3_ENDPOINT"))
 }
 
 fn place(prefix: &str) -> Place {
@@ -18,16 +26,10 @@ fn place(prefix: &str) -> Place {
     Place { bucket, prefix: prefix.to_owned() }
 }
 
-/// Unique enough: tests of several runs may share a bucket.
+/// Tests of several runs may share a bucket.
 fn unique(name: &str) -> String {
-    format!("tests/{name}-{}-{:p}", std::process::id(), &raw const *name.as_bytes())
-}
-
-fn seaweedfs() -> AmazonS3Builder {
-    let endpoint = std::env::var("WEIR_TEST_SEAWEEDFS_ENDPOINT");
-    real().with_endpoint(
-        endpoint.expect("WEIR_TEST_SEAWEEDFS_ENDPOINT is not set: run eval \"$(infra/local/up --with-seaweedfs)\""),
-    )
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    format!("tests/{name}-{}-{}", std::process::id(), now.as_nanos())
 }
 
 #[tokio::test]
@@ -40,7 +42,7 @@ async fn minio_keeps_the_contract_with_and_without_a_prefix() {
 
 #[tokio::test]
 async fn seaweedfs_keeps_the_contract() {
-    let store = open_with(seaweedfs(), &place("")).unwrap();
+    let store = open_with(at(variable("WEIR_TEST_SEAWEEDFS_ENDPOINT")), &place("")).unwrap();
     contract::holds(store.as_ref(), &unique("contract")).await;
 }
 
