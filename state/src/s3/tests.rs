@@ -28,8 +28,7 @@ fn place(prefix: &str) -> Place {
 
 /// Tests of several runs may share a bucket.
 fn unique(name: &str) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    format!("tests/{name}-{}-{}", std::process::id(), now.as_nanos())
+    format!("tests/{name}-{}", uuid::Uuid::now_v7())
 }
 
 #[tokio::test]
