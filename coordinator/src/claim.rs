@@ -105,9 +105,26 @@ pub async fn claim(
 /// # Errors
 /// [`StoreError`] if the table does not answer; leases end all the same.
 pub async fn release(store: &dyn CoordinationStore, claims: Vec<Claim>) -> Result<(), StoreError> {
+    let_go(store, claims, |_| None).await
+}
+
+/// As [`release`], of shards that have more to do: their heads say so by a holder whose lease is over, and whoever calls workers sees
+/// it (C6).
+///
+/// # Errors
+/// As [`release`].
+pub async fn hand_on(store: &dyn CoordinationStore, claims: Vec<Claim>, now_micros: i64) -> Result<(), StoreError> {
+    let_go(store, claims, |owner| owner.map(|owner| Owner { lease_until_micros: now_micros, ..owner })).await
+}
+
+async fn let_go(
+    store: &dyn CoordinationStore,
+    claims: Vec<Claim>,
+    owner: impl Fn(Option<Owner>) -> Option<Owner>,
+) -> Result<(), StoreError> {
     let mut writes = Vec::new();
     for claim in claims {
-        let head = Head { owner: None, ..claim.head };
+        let head = Head { owner: owner(claim.head.owner.clone()), ..claim.head };
         writes.push(Write::Put {
             key: keys::head(head.shard),
             condition: Condition::VersionIs(claim.version),

@@ -15,7 +15,7 @@ use weir_model::{Clock, CommitId, Generation, Head, ShardKey};
 
 use crate::claim::{Claim, encode, read_head};
 use crate::keys;
-use crate::store::{Condition, CoordinationStore, StoreError, TransactOutcome, Write};
+use crate::store::{Condition, Conflict, CoordinationStore, StoreError, TransactOutcome, Write};
 
 /// Times an unclear or failed answer is followed up before the invocation gives up; what is committed stays so.
 const ATTEMPTS_MAX: u32 = 12;
@@ -35,6 +35,21 @@ pub enum CommitOutcome {
         shard: ShardKey,
         /// Its generation now.
         by: Generation,
+    },
+}
+
+/// What came of a commit that carries keys of requests (X3).
+#[must_use]
+#[derive(Debug)]
+pub enum KeyedOutcome {
+    /// As without keys.
+    Plain(CommitOutcome),
+    /// Nothing was committed: requests under these keys were taken before.
+    Repeated {
+        /// The claims as they were.
+        claims: Vec<Claim>,
+        /// Places in the list of keys, ascending.
+        keys: Vec<usize>,
     },
 }
 
@@ -62,7 +77,25 @@ pub async fn commit(
     advances: Vec<(Claim, Head)>,
     id: CommitId,
 ) -> Result<CommitOutcome, StoreError> {
-    let mut writes = Vec::with_capacity(advances.len());
+    match commit_keyed(store, clock, lookup, advances, Vec::new(), id).await? {
+        KeyedOutcome::Plain(outcome) => Ok(outcome),
+        KeyedOutcome::Repeated { .. } => Err(StoreError::Invalid("a commit without keys was refused for one".to_owned())),
+    }
+}
+
+/// As [`commit`], with the key rows of the requests that it holds, each written only if it is absent.
+///
+/// # Errors
+/// As [`commit`].
+pub async fn commit_keyed(
+    store: &dyn CoordinationStore,
+    clock: &dyn Clock,
+    lookup: &dyn ManifestLookup,
+    advances: Vec<(Claim, Head)>,
+    keys: Vec<Write>,
+    id: CommitId,
+) -> Result<KeyedOutcome, StoreError> {
+    let mut writes = Vec::with_capacity(advances.len() + keys.len());
     for (claim, next) in &advances {
         writes.push(Write::Put {
             key: keys::head(claim.shard()),
@@ -70,24 +103,42 @@ pub async fn commit(
             body: encode(next)?,
         });
     }
+    writes.extend(keys);
     let mut last = None;
     for attempt in 0..ATTEMPTS_MAX {
-        match store.transact(writes.clone()).await {
-            Ok(TransactOutcome::Applied) => return Ok(CommitOutcome::Committed(committed(advances))),
-            Ok(TransactOutcome::Refused(_)) | Err(StoreError::Indeterminate(_)) => {
-                match resolve(store, lookup, &advances, id).await {
-                    Ok(Resolution::Committed) => return Ok(CommitOutcome::Committed(committed(advances))),
-                    Ok(Resolution::Lost { by }) => return Ok(fenced(&advances, by)),
-                    Ok(Resolution::Resend | Resolution::LookInManifest) => {}
-                    Err(error) => last = Some(error),
-                }
+        let conflicts = match store.transact(writes.clone()).await {
+            Ok(TransactOutcome::Applied) => return Ok(KeyedOutcome::Plain(CommitOutcome::Committed(committed(advances)))),
+            Ok(TransactOutcome::Refused(conflicts)) => Some(conflicts),
+            Err(StoreError::Indeterminate(_)) => Some(Vec::new()),
+            Err(StoreError::Determinate(message)) => {
+                last = Some(StoreError::Determinate(message));
+                None
             }
-            Err(StoreError::Determinate(message)) => last = Some(StoreError::Determinate(message)),
             Err(error @ (StoreError::Corrupt { .. } | StoreError::Invalid(_))) => return Err(error),
+        };
+        if let Some(conflicts) = conflicts {
+            match resolve(store, lookup, &advances, id).await {
+                Ok(Resolution::Committed) => return Ok(KeyedOutcome::Plain(CommitOutcome::Committed(committed(advances)))),
+                Ok(Resolution::Lost { by }) => return Ok(KeyedOutcome::Plain(fenced(&advances, by))),
+                // The heads stand as they were, so the keys are not ours. Another sending of the same write that may still be under
+                // way will be refused for them too: a key row is never taken back before it expires.
+                Ok(Resolution::Resend | Resolution::LookInManifest) => {
+                    let keys = repeated(&conflicts, advances.len());
+                    if !keys.is_empty() {
+                        let claims = advances.into_iter().map(|(claim, _)| claim).collect();
+                        return Ok(KeyedOutcome::Repeated { claims, keys });
+                    }
+                }
+                Err(error) => last = Some(error),
+            }
         }
         clock.sleep(backoff(attempt, id)).await;
     }
     Err(last.unwrap_or_else(|| StoreError::Indeterminate("no clear answer to a commit".to_owned())))
+}
+
+fn repeated(conflicts: &[Conflict], heads: usize) -> Vec<usize> {
+    conflicts.iter().filter_map(|conflict| conflict.index.checked_sub(heads)).collect()
 }
 
 fn committed(advances: Vec<(Claim, Head)>) -> Committed {

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use weir_model::job::{DesiredState, JobRow, NameRow};
 use weir_model::layout::Layout;
 use weir_model::retention::Retention;
+use weir_model::routes::{ROUTES_FORMAT, RoutesRow};
 use weir_model::{Head, JobId, ShardKey, StageId};
 
 use crate::claim::{encode, read_head};
@@ -46,6 +47,7 @@ pub async fn create(
     store: &dyn CoordinationStore,
     row: &JobRow,
     layouts: &[(StageId, Layout)],
+    routes: &RoutesRow,
     shards: &[ShardKey],
 ) -> Result<CreateOutcome, StoreError> {
     for chunk in shards.chunks(TRANSACTION_ITEMS_MAX) {
@@ -61,6 +63,7 @@ pub async fn create(
         put(keys::name(&row.name), Condition::Absent, &NameRow { job: row.job })?,
         put(keys::job(row.job), Condition::Absent, row)?,
         put(keys::retention(row.job), Condition::Absent, &Retention::new())?,
+        put(keys::routes(row.job), Condition::Absent, routes)?,
     ];
     for (stage, layout) in layouts {
         writes.push(put(keys::layout(row.job, *stage), Condition::Absent, layout)?);
@@ -104,6 +107,21 @@ pub async fn row(store: &dyn CoordinationStore, job: JobId) -> Result<JobRow, St
     found
         .map(|(row, _)| row)
         .ok_or_else(|| StoreError::Corrupt { key: key.to_string(), message: "there is no such row".to_owned() })
+}
+
+/// Who reads from whom in a job; `None` if there is no such job.
+///
+/// # Errors
+/// [`StoreError`]; also if another build wrote the row.
+pub async fn routes(store: &dyn CoordinationStore, job: JobId) -> Result<Option<RoutesRow>, StoreError> {
+    let key = keys::routes(job);
+    match read::<RoutesRow>(store, &key).await? {
+        Some((row, _)) if row.format != ROUTES_FORMAT => {
+            let message = format!("format {}, this build reads {ROUTES_FORMAT}: use the build that wrote it", row.format);
+            Err(StoreError::Corrupt { key: key.to_string(), message })
+        }
+        found => Ok(found.map(|(row, _)| row)),
+    }
 }
 
 /// Marks a job as finished; a second time is harmless.

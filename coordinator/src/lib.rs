@@ -16,14 +16,15 @@ pub mod claim;
 pub mod commit;
 pub mod jobs;
 pub mod retention;
+pub mod streams;
 
 pub mod contract;
 pub mod counting;
 pub mod self_test;
 pub mod units;
 
-pub use claim::{Claim, ClaimOutcome, claim, release};
-pub use commit::{CommitOutcome, Committed, ManifestLookup, commit};
+pub use claim::{Claim, ClaimOutcome, claim, hand_on, release};
+pub use commit::{CommitOutcome, Committed, KeyedOutcome, ManifestLookup, commit, commit_keyed};
 pub use counting::{CountingTable, TableCounts};
 pub use memory::MemoryTable;
 pub use sqlite::SqliteTable;

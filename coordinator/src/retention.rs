@@ -8,6 +8,9 @@ use crate::jobs::{put_row, read_row};
 use crate::keys;
 use crate::store::{Condition, CoordinationStore, StoreError, TransactOutcome};
 
+/// What the pin of a job that reads a stream begins with, in the stream's row; the job's id follows.
+pub const JOB_PIN: &str = "job-";
+
 /// Times a lost race is tried again.
 const RACES_MAX: usize = 16;
 

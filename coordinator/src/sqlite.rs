@@ -66,6 +66,7 @@ impl SqliteTable {
         }
         let mut writer = connect(file, fsync).map_err(|error| unusable(&error))?;
         prepare(&mut writer, file)?;
+        forget_expired(&writer).map_err(|error| unusable(&error))?;
         let reader = connect(file, fsync).map_err(|error| unusable(&error))?;
         let feed = connect(file, fsync).map_err(|error| unusable(&error))?;
         let changed = watch::Sender::new(0);
@@ -121,6 +122,16 @@ fn prepare(connection: &mut Connection, file: &Path) -> Result<(), StoreError> {
         )));
     }
     transaction.commit().map_err(unusable)
+}
+
+/// Deletes what requests were told once no client tries again: the only rows that expire (T2). By the clock of SQLite: an hour more or
+/// less changes nothing.
+fn forget_expired(writer: &Connection) -> rusqlite::Result<usize> {
+    writer.execute(
+        "DELETE FROM items WHERE partition >= 'key/' AND partition < 'key0' AND sort = 'key'
+         AND json_extract(CAST(body AS TEXT), '$.expires_at') < CAST(strftime('%s', 'now') AS INTEGER)",
+        [],
+    )
 }
 
 fn write_loop(connection: &mut Connection, writes: &mpsc::Receiver<Transact>, changed: &watch::Sender<u64>) {
@@ -279,9 +290,11 @@ impl CoordinationStore for SqliteTable {
 
 #[cfg(test)]
 mod tests {
+    use weir_model::JobId;
+
     use super::*;
-    use crate::contract;
     use crate::store::Condition;
+    use crate::{contract, keys};
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn sqlite_keeps_the_contract() {
@@ -301,6 +314,26 @@ mod tests {
         assert_eq!(one.transact(vec![write]).await.unwrap(), TransactOutcome::Applied);
         changes.next().await;
         assert!(two.get(&ItemKey::new("p", "seen")).await.unwrap().is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_what_requests_were_told_is_forgotten_and_only_after_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.sqlite");
+        let (old, young) = (keys::request(JobId(1), "old"), keys::request(JobId(1), "young"));
+        let head = ItemKey::new("head/1", "head");
+        let put = |key: &ItemKey, expires_at: i64| {
+            let body = format!("{{\"expires_at\": {expires_at}}}").into();
+            Write::Put { key: key.clone(), condition: Condition::Absent, body }
+        };
+        let table = SqliteTable::open(&file, false).unwrap();
+        let writes = vec![put(&old, 1), put(&young, i64::MAX), put(&head, 1)];
+        assert_eq!(table.transact(writes).await.unwrap(), TransactOutcome::Applied);
+        assert!(table.get(&old).await.unwrap().is_some());
+        drop(table);
+        let table = SqliteTable::open(&file, false).unwrap();
+        assert!(table.get(&old).await.unwrap().is_none());
+        assert!(table.get(&young).await.unwrap().is_some() && table.get(&head).await.unwrap().is_some());
     }
 
     #[test]

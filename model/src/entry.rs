@@ -24,6 +24,8 @@ pub enum SegmentKind {
     Dead,
     /// State of the shard that committed it, in the columns of an exchange.
     Checkpoint,
+    /// Rows of a stream as they arrived, in its declared columns.
+    Events,
     /// What a lane's offsets mean, as its source wrote it: not Parquet, no row groups.
     Ledger,
 }

@@ -18,10 +18,10 @@ mod rows;
 /// Compares `text` with the file `name` of this crate's `tests/golden`, or writes it if `WEIR_UPDATE_GOLDENS` is 1. Returns the
 /// file's text.
 fn golden(name: &str, text: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let folder = Path::new("tests/golden");
     let file = folder.join(name);
     if std::env::var("WEIR_UPDATE_GOLDENS").is_ok_and(|value| value == "1") {
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(folder).unwrap();
         std::fs::write(&file, text).unwrap();
     }
     let kept = std::fs::read_to_string(&file)

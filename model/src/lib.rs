@@ -13,10 +13,13 @@ pub mod time;
 
 pub mod entry;
 pub mod head;
+pub mod invocation;
 pub mod job;
 pub mod layout;
 pub mod recipe;
 pub mod retention;
+pub mod routes;
+pub mod stream;
 
 pub mod decide;
 pub mod invariants;

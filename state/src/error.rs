@@ -88,7 +88,8 @@ pub enum Kind {
 
 impl StateError {
     /// An error of the store about `object`.
-    pub(crate) fn store(object: impl Into<String>, source: object_store::Error) -> Self {
+    /// What a store says of one object.
+    pub fn store(object: impl Into<String>, source: object_store::Error) -> Self {
         Self::Store { object: object.into(), source }
     }
 

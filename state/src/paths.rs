@@ -6,6 +6,7 @@
 //! jobs/{job}/manifest/{hash2}/{id}-{anchor}-{generation}.json     commits that no longer fit their head
 //! jobs/{job}/kept/{hash2}/{id}-{anchor}-{generation}.json         where the late and dead rows of such commits lie
 //! jobs/{job}/plan/{version}.json                                  SQL, options, pinned inputs
+//! jobs/{stream}/plan/schema-{version}.arrow                       columns of a stream
 //! ```
 //! Every name but the plan's carries an anchor, the shard and generation that made it (C3): an object that no head names may be
 //! deleted once its anchor's generation is below its head's (G1). Two hexadecimal digits of the id's random end spread the load
@@ -57,6 +58,12 @@ pub fn object(folder: Folder, id: ObjectId, shard: ShardKey, generation: Generat
 #[must_use]
 pub fn plan(job: JobId, version: u32) -> String {
     format!("jobs/{job}/plan/{version:06}.json")
+}
+
+/// Name of a stream's columns.
+#[must_use]
+pub fn schema(stream: JobId, version: u32) -> String {
+    format!("jobs/{stream}/plan/schema-{version:06}.arrow")
 }
 
 /// Folder of everything a job stores.
@@ -117,6 +124,7 @@ mod tests {
         assert_eq!(name(Folder::Manifest), format!("jobs/0000000000000abc/manifest/{file}.json"));
         assert_eq!(name(Folder::Kept), format!("jobs/0000000000000abc/kept/{file}.json"));
         assert_eq!(plan(JobId(0xabc), 1), "jobs/0000000000000abc/plan/000001.json");
+        assert_eq!(schema(JobId(0xabc), 1), "jobs/0000000000000abc/plan/schema-000001.arrow");
     }
 
     #[test]

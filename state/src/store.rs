@@ -21,6 +21,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
+use weir_model::Clock;
+
 use crate::StateError;
 
 /// Opens `memory:` or `file://DIR`, which is made if missing; a bucket is opened by [`crate::s3::open`].
@@ -55,6 +57,28 @@ fn unusable(folder: &str, error: &io::Error) -> StateError {
 pub async fn put(store: &dyn ObjectStore, object: &str, bytes: Bytes) -> std::result::Result<(), StateError> {
     store.put(&Path::from(object), bytes.into()).await.map_err(|error| StateError::store(object, error))?;
     Ok(())
+}
+
+/// Times an object is put.
+const PUT_ATTEMPTS: u32 = 6;
+
+/// As [`put`], again where it failed: its name is unique, so that is harmless.
+///
+/// # Errors
+/// [`StateError::Store`] naming the object, after bounded attempts.
+pub async fn put_again(
+    store: &dyn ObjectStore,
+    clock: &dyn Clock,
+    object: &str,
+    bytes: Bytes,
+) -> std::result::Result<(), StateError> {
+    for attempt in 1..PUT_ATTEMPTS {
+        if put(store, object, bytes.clone()).await.is_ok() {
+            return Ok(());
+        }
+        clock.sleep(Duration::from_millis(5 << attempt)).await;
+    }
+    put(store, object, bytes).await
 }
 
 /// A local folder whose objects, with `fsync`, are on the disk when `put` returns.

@@ -64,6 +64,12 @@ impl Connection {
     }
 }
 
+/// Credentials, region and endpoints of the environment, for clients of other services; they send a request again by themselves.
+pub async fn sdk_config() -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_MAX).operation_attempt_timeout(ANSWER_MAX).build();
+    aws_config::defaults(BehaviorVersion::v2026_01_12()).http_client(http()).timeout_config(timeouts).load().await
+}
+
 /// Connects as the environment says (`AWS_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL_DYNAMODB`, ...). The clients never send a request
 /// again by themselves.
 ///

@@ -51,7 +51,7 @@ use weir_model::{Clock, Ids};
 
 use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
 
-pub use connect::{Connection, Place, connect};
+pub use connect::{Connection, Place, connect, sdk_config};
 pub use create::create_table;
 pub use credentials::{CredentialChain, Keys};
 pub use describe::{Described, describe};

@@ -13,9 +13,13 @@ use aws_sdk_dynamodb::types::{
 use crate::store::{ItemKey, StoreError};
 
 use super::item::{self, Attributes};
+use crate::keys;
 
 /// Writes a body under the next version; works whatever was there, so that one form serves every condition.
 const SET: &str = "SET #version = if_not_exists(#version, :zero) + :one, #body = :body, #write = :write";
+/// The same, of a row that the table may forget some day.
+const SET_EXPIRING: &str =
+    "SET #version = if_not_exists(#version, :zero) + :one, #body = :body, #write = :write, #expires = :expires";
 
 /// A condition that the service can judge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +76,8 @@ impl Request {
         let all_old = ReturnValuesOnConditionCheckFailure::AllOld;
         match orders {
             [Order { key, guard, change: Change::Put(body) }] => {
-                let terms = Terms::of(*guard).and_set(body, write);
-                let update = client.update_item().table_name(table).set_key(Some(item::key(key))).update_expression(SET);
+                let terms = Terms::of(*guard).and_set(key, body, write);
+                let update = client.update_item().table_name(table).set_key(Some(item::key(key))).update_expression(terms.set);
                 let update = update.condition_expression(terms.condition).return_values_on_condition_check_failure(all_old);
                 let update = update.set_expression_attribute_names(terms.names);
                 Ok(Self::Update(Box::new(update.set_expression_attribute_values(terms.values))))
@@ -102,8 +106,8 @@ fn transact_item(table: &str, order: &Order, write: u128) -> Result<TransactWrit
     let all_old = ReturnValuesOnConditionCheckFailure::AllOld;
     let built = match &order.change {
         Change::Put(body) => {
-            let terms = terms.and_set(body, write);
-            let update = Update::builder().table_name(table).set_key(Some(key)).update_expression(SET);
+            let terms = terms.and_set(&order.key, body, write);
+            let update = Update::builder().table_name(table).set_key(Some(key)).update_expression(terms.set);
             let update = update.condition_expression(terms.condition).return_values_on_condition_check_failure(all_old);
             let update = update.set_expression_attribute_names(terms.names).set_expression_attribute_values(terms.values);
             update.build().map(|update| TransactWriteItem::builder().update(update))
@@ -127,6 +131,7 @@ fn transact_item(table: &str, order: &Order, write: u128) -> Result<TransactWrit
 /// A condition with what its placeholders stand for; none may be given that is not used.
 struct Terms {
     condition: &'static str,
+    set: &'static str,
     names: Option<HashMap<String, String>>,
     values: Option<Attributes>,
 }
@@ -134,17 +139,18 @@ struct Terms {
 impl Terms {
     fn of(guard: Guard) -> Self {
         match guard {
-            Guard::Absent => Self { condition: "attribute_not_exists(pk)", names: None, values: None },
-            Guard::Exists => Self { condition: "attribute_exists(pk)", names: None, values: None },
+            Guard::Absent => Self { condition: "attribute_not_exists(pk)", set: SET, names: None, values: None },
+            Guard::Exists => Self { condition: "attribute_exists(pk)", set: SET, names: None, values: None },
             Guard::VersionIs(version) => Self {
                 condition: "#version = :is",
+                set: SET,
                 names: Some(HashMap::from([name("#version", item::VERSION)])),
                 values: Some(HashMap::from([(":is".to_owned(), item::number(version))])),
             },
         }
     }
 
-    fn and_set(mut self, body: &str, write: u128) -> Self {
+    fn and_set(mut self, key: &ItemKey, body: &str, write: u128) -> Self {
         let names = self.names.get_or_insert_default();
         names.extend([name("#version", item::VERSION), name("#body", item::BODY), name("#write", item::WRITE)]);
         let values = self.values.get_or_insert_default();
@@ -152,6 +158,11 @@ impl Terms {
         values.insert(":one".to_owned(), item::number(1));
         values.insert(":body".to_owned(), AttributeValue::S(body.to_owned()));
         values.insert(":write".to_owned(), item::write_id(write));
+        if let Some(expires_at) = keys::expires_at(key, body.as_bytes()) {
+            names.extend([name("#expires", item::EXPIRES_AT)]);
+            values.insert(":expires".to_owned(), AttributeValue::N(expires_at.to_string()));
+            self.set = SET_EXPIRING;
+        }
         self
     }
 }

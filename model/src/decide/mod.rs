@@ -10,12 +10,14 @@
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
 //! | [`decide_checkpoint`] | is a snapshot cheaper than replay? | C5 |
 //! | [`decide_trigger`] | is this trigger done, or who does it? | C6 |
+//! | [`decide_dispatch`] | must a worker be called? | C6 |
 //! | [`decide_floors`], [`decide_pin`], [`decide_orphan`], [`orphans_may_go`] | what may be deleted? | G1, G2, G3 |
 //! | [`decide_recovery`] | did the publisher's last step happen? | X5 |
 mod cache;
 mod checkpoint;
 mod claim;
 mod commit;
+mod dispatch;
 mod publish;
 mod resolve;
 mod retention;
@@ -27,6 +29,7 @@ pub use cache::cache_is_valid;
 pub use checkpoint::{CheckpointDecision, CheckpointLimits, ReplayCost, decide_checkpoint};
 pub use claim::{ClaimDecision, OwnerLiveness, decide_claim};
 pub use commit::{Advance, CommitRefusal, decide_commit};
+pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};

@@ -17,6 +17,7 @@
 #[cfg(test)]
 mod commit;
 #[cfg(test)]
+mod dispatch;
 mod orphans;
 #[cfg(test)]
 mod publisher;

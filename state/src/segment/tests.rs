@@ -310,6 +310,6 @@ fn the_golden_segment_of_format_1_is_read() {
 #[ignore = "writes a golden file"]
 fn write_the_golden_segment() {
     let segment = encoded(&[(ShardId(0), vec![rows(0, 300)]), (ShardId(7), vec![rows(300, 310)])]);
-    let name = format!("{}/tests/golden/segment-{SEGMENT_FORMAT}.parquet", env!("CARGO_MANIFEST_DIR"));
+    let name = format!("tests/golden/segment-{SEGMENT_FORMAT}.parquet");
     std::fs::write(name, &segment.bytes).unwrap();
 }

@@ -125,6 +125,7 @@ const fn kind_name(kind: SegmentKind) -> &'static str {
         SegmentKind::Late => "late",
         SegmentKind::Dead => "dead",
         SegmentKind::Checkpoint => "checkpoint",
+        SegmentKind::Events => "events",
         SegmentKind::Ledger => "ledger",
     }
 }

@@ -5,6 +5,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use weir_model::decide::OwnerLiveness;
 use weir_model::head::Owner;
 use weir_model::job::{DesiredState, JOB_FORMAT, JobRow};
+use weir_model::routes::{ROUTES_FORMAT, RoutesRow};
 use weir_model::{CommitId, Epoch, Incarnation, JobId, OwnerId};
 
 use super::network::{Fate, start};
@@ -119,7 +120,9 @@ async fn a_store_that_nobody_serves_has_done_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_claims_and_commits_survive_lost_answers() {
     let Through { direct, faulty } = through(&[Fate::AnswerLost, Fate::ServerError, Fate::AnswerLost, Fate::AnswerLost]).await;
-    assert_eq!(create(&faulty, &job_row(shard().job), &[], &[shard()]).await.unwrap(), CreateOutcome::Created);
+    let job = shard().job;
+    let routes = RoutesRow { format: ROUTES_FORMAT, job, slots: Vec::new(), routes: Vec::new() };
+    assert_eq!(create(&faulty, &job_row(job), &[], &routes, &[shard()]).await.unwrap(), CreateOutcome::Created);
     let owner = Owner { id: OwnerId(1), lease_until_micros: 0 };
     let claimed = match claim(&faulty, shard(), &owner, 0, |_| OwnerLiveness::Unknown).await.unwrap() {
         ClaimOutcome::Claimed(claimed) => *claimed,

@@ -3,8 +3,9 @@
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 
 use super::*;
-use crate::self_test;
+use crate::dynamodb::item;
 use crate::store::Condition;
+use crate::{keys, self_test};
 
 async fn open(name: &str) -> Result<DynamoTable, StoreError> {
     DynamoTable::open(name, Some(&endpoint()), Arc::new(RealClock), Arc::new(RandomIds::default())).await
@@ -59,5 +60,23 @@ async fn a_table_without_a_stream_gets_one_and_one_with_other_keys_is_refused() 
     for refused in [open(&place.table).await.map(drop), create_table(&connection.table, &place, &RealClock).await.map(drop)] {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("keys") && refused.contains("another name"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_requests_were_told_bears_a_time_to_live() {
+    let (connection, place) = fresh().await;
+    let store = table(&connection, &place);
+    let (request, head) = (keys::request(weir_model::JobId(1), "k"), ItemKey::new("head/1", "head"));
+    let put = |key: &ItemKey, condition| Write::Put { key: key.clone(), condition, body: r#"{"expires_at":77}"#.into() };
+    // Alone and in a transaction: two forms of request.
+    let both = vec![put(&request, Condition::Absent), put(&head, Condition::Absent)];
+    assert_eq!(store.transact(both).await.unwrap(), TransactOutcome::Applied);
+    assert_eq!(store.transact(vec![put(&request, Condition::Exists)]).await.unwrap(), TransactOutcome::Applied);
+    for (key, expires) in [(request, Some("77")), (head, None)] {
+        let get = connection.table.get_item().table_name(&place.table).set_key(Some(item::key(&key))).consistent_read(true);
+        let item = get.send().await.unwrap().item.unwrap();
+        let found = item.get(item::EXPIRES_AT).and_then(|value| value.as_n().ok()).map(String::as_str);
+        assert_eq!(found, expires, "{key}");
     }
 }
