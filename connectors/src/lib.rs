@@ -4,6 +4,7 @@
 //! Never: DataFusion, coordination, or a decision about what is committed.
 pub mod source;
 
+pub mod body;
 pub mod encode;
 pub mod files;
 pub mod generate;

@@ -29,6 +29,12 @@ pub struct TextOptions {
     pub(crate) fail_on_missing: bool,
 }
 
+impl Default for TextOptions {
+    fn default() -> Self {
+        Self { header: false, delimiter: b',', quote: b'"', null_literal: None, newlines_in_values: true, fail_on_missing: false }
+    }
+}
+
 impl TextOptions {
     /// Reads a table's text options.
     ///

@@ -11,13 +11,13 @@
 mod listing;
 mod options;
 
-mod conform;
+pub(crate) mod conform;
 mod follow;
 mod parquet;
 mod text;
 
 mod bytes;
-mod lines;
+pub(crate) mod lines;
 
 mod columns;
 mod csv;
