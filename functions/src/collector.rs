@@ -12,6 +12,7 @@ use weir_state::collect::{self, Named};
 
 use crate::context::Ctx;
 use crate::job::Loaded;
+use crate::stream;
 use crate::topology::Role;
 use crate::worker::WorkerError;
 
@@ -43,7 +44,8 @@ pub async fn collect(ctx: &Ctx, loaded: &Loaded, orphans: bool) -> Result<Collec
         named.push(collect::named_by(store, head, row.floor(&head.shard.to_string())).await?);
     }
     let fallen = collect::delete(store, &collect::deletable(&named)).await?;
-    let mut collected = Collected { fallen, orphans: 0 };
+    let of_streams = stream::let_go(ctx, loaded, &heads).await?;
+    let mut collected = Collected { fallen: fallen + of_streams, orphans: 0 };
     if orphans {
         // The row was read after the heads: who pinned since then reads heads that name no more than these.
         let heads: Vec<Head> = heads.into_values().filter(|head| orphans_may_go(&row, &head.shard.to_string())).collect();

@@ -6,17 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-
-/// How hard a commit holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Durability {
-    /// Objects, folders and the table are synced before a commit counts: survives a power cut.
-    #[default]
-    Fsync,
-    /// What the operating system has taken counts: survives the death of the process.
-    Process,
-}
+pub use weir_seams::Durability;
+use weir_seams::Places;
+pub use weir_seams::text::{parse_bytes, parse_duration};
 
 /// Where an invocation runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -97,6 +89,12 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Where objects and the table are.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        Places { store: self.store.clone(), coordination: self.coordination.clone(), durability: self.durability }
+    }
+
     /// Reads `path`; the defaults where there is no such file.
     ///
     /// # Errors
@@ -110,64 +108,12 @@ impl Config {
         }
     }
 
-    /// Where the table is: as set, else in the store's own place.
-    #[must_use]
-    pub fn coordination(&self) -> String {
-        match (&self.coordination, self.store.strip_prefix("file://")) {
-            (Some(set), _) => set.clone(),
-            (None, Some(folder)) => format!("sqlite://{folder}/coordination.sqlite"),
-            (None, None) => "memory:".to_owned(),
-        }
-    }
-
     /// Shards of every stage.
     #[must_use]
     pub fn parallelism(&self) -> u16 {
         let cores = || std::thread::available_parallelism().map_or(1, |n| u16::try_from(n.get()).unwrap_or(u16::MAX));
         self.parallelism.unwrap_or_else(cores).clamp(1, self.key_groups)
     }
-}
-
-/// Parses `250ms`, `1s`, `1.5s`, `2m`.
-///
-/// # Errors
-/// A sentence that names the text and the form expected.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is not a duration: write a number and a unit, as 50ms, 1s or 2m");
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.trim().parse().map_err(|_| invalid())?;
-    let seconds = match unit {
-        "us" => number / 1e6,
-        "ms" => number / 1e3,
-        "s" => number,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => return Err(invalid()),
-    };
-    Duration::try_from_secs_f64(seconds).map_err(|_| invalid())
-}
-
-/// Parses `4096`, `64KiB`, `512MiB`, `2GiB` (and the decimal `KB`, `MB`, `GB`).
-///
-/// # Errors
-/// A sentence that names the text and the form expected.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let invalid = || format!("{text:?} is not a size: write bytes or a number and a unit, as 512MiB or 2GiB");
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.trim().parse().map_err(|_| invalid())?;
-    let scale: u64 = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        _ => return Err(invalid()),
-    };
-    number.checked_mul(scale).ok_or_else(invalid)
 }
 
 macro_rules! text_form {
@@ -196,16 +142,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_sizes_parse_as_people_write_them() {
-        assert_eq!(parse_duration("50ms"), Ok(Duration::from_millis(50)));
-        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert!(parse_duration("5").is_err() && parse_duration("-1s").is_err());
-        assert_eq!(parse_bytes("512MiB"), Ok(512 << 20));
-        assert_eq!(parse_bytes("4096"), Ok(4096));
-        assert!(parse_bytes("1.5GiB").is_err() && parse_bytes("99999999999GiB").is_err());
-    }
-
-    #[test]
     fn an_unknown_key_is_an_error_that_names_it() {
         let error = toml::from_str::<Config>("comit-interval = \"1s\"").expect_err("misspelt");
         assert!(error.to_string().contains("comit-interval"), "{error}");
@@ -216,11 +152,5 @@ mod tests {
         let config = Config { commit_interval: Duration::from_millis(50), ..Config::default() };
         let text = serde_json::to_string(&config).expect("serialises");
         assert_eq!(serde_json::from_str::<Config>(&text).expect("parses"), config);
-    }
-
-    #[test]
-    fn the_table_lies_beside_the_objects() {
-        let config = Config { store: "file:///tmp/x".into(), ..Config::default() };
-        assert_eq!(config.coordination(), "sqlite:///tmp/x/coordination.sqlite");
     }
 }

@@ -13,6 +13,8 @@ use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_model::{Clock, ShardKey};
 use weir_plan::{SinkTable, SourceTable, nearest};
 
+use crate::stream::Attached;
+
 /// What a bounded source was pinned to when the job was created; lies in the plan object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -21,8 +23,21 @@ pub enum Pinned {
     Nothing,
     /// Files at their versions.
     Files(FileListing),
+    /// A stream, and where its columns lie.
+    Stream(Attached),
     /// When a generator's first row was due, microseconds on the wall clock.
     Start(i64),
+}
+
+impl Pinned {
+    /// The stream, if that is what the source reads.
+    #[must_use]
+    pub fn stream(&self) -> Option<&Attached> {
+        match self {
+            Self::Stream(attached) => Some(attached),
+            Self::Nothing | Self::Files(_) | Self::Start(_) => None,
+        }
+    }
 }
 
 /// Where a publisher's rows go.
@@ -72,7 +87,7 @@ impl LocalConnectors {
     }
 }
 
-const SOURCES: [&str; 4] = ["filesystem", "datagen", "nexmark", "plays"];
+const SOURCES: [&str; 5] = ["filesystem", "http", "datagen", "nexmark", "plays"];
 const SINKS: [&str; 3] = ["filesystem", "print", "blackhole"];
 
 fn unknown(options: TableOptions<'_>, known: &[&str]) -> OptionsError {

@@ -11,10 +11,10 @@ use weir_engine::FIRED_ROWS_MAX;
 pub use weir_engine::StateBudget;
 use weir_model::decide::CheckpointLimits;
 use weir_model::{Clock, Ids, OwnerId, ShardKey};
+use weir_seams::Liveness;
 use weir_state::SegmentCache;
 
 use crate::connect::Connectors;
-use crate::liveness::Liveness;
 use crate::progress::Progress;
 use crate::worker::Warm;
 

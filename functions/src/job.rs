@@ -16,6 +16,7 @@ use weir_state::paths;
 use crate::config::parse_duration;
 use crate::connect::Pinned;
 use crate::context::Ctx;
+use crate::stream;
 use crate::topology::Topology;
 
 /// Version of the plan object's encoding; a reader refuses any other.
@@ -154,7 +155,7 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
     check_limits(&plan, parallelism)?;
     let pinned = pin_all(ctx, &plan).await?;
     let job = ctx.ids.job();
-    let topology = Topology::new(job, &plan, parallelism, key_groups);
+    let topology = Topology::new(job, &plan, &pinned, parallelism, key_groups);
     for stage in &topology.stages {
         if stage.role == crate::topology::Role::Publish {
             let shard = topology.shards(stage.id)[0];
@@ -173,6 +174,7 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
     let failed = |message: String| JobError::Object { object: path.clone(), message };
     let bytes = serde_json::to_vec(&object).map_err(|error| failed(error.to_string()))?;
     ctx.objects.put(&Path::from(path.as_str()), bytes.into()).await.map_err(|error| failed(error.to_string()))?;
+    stream::hold(ctx, job, &pinned).await?;
     let row = JobRow {
         format: JOB_FORMAT,
         job,
@@ -186,7 +188,8 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
         created_micros: ctx.clock.now_micros(),
     };
     let layouts: Vec<(StageId, _)> = topology.stages.iter().map(|stage| (stage.id, stage.layout.clone())).collect();
-    match jobs::create(ctx.table.as_ref(), &row, &layouts, &topology.all_shards()).await? {
+    let routes = topology.routes(&pinned);
+    match jobs::create(ctx.table.as_ref(), &row, &layouts, &routes, &topology.all_shards()).await? {
         CreateOutcome::Created => loaded(row, object, plan),
         CreateOutcome::NameTaken(other) => open_same(ctx, other, name, sql).await,
     }
@@ -215,7 +218,10 @@ fn check_limits(plan: &JobPlan, parallelism: u16) -> Result<(), JobError> {
 async fn pin_all(ctx: &Ctx, plan: &JobPlan) -> Result<Vec<Pinned>, JobError> {
     let mut pinned = Vec::new();
     for pipeline in &plan.pipelines {
-        pinned.push(ctx.connectors.pin(&pipeline.source).await?);
+        pinned.push(match stream::name_of(&pipeline.source) {
+            Some(name) => Pinned::Stream(stream::attach(ctx, &pipeline.source, name).await?),
+            None => ctx.connectors.pin(&pipeline.source).await?,
+        });
     }
     Ok(pinned)
 }
@@ -245,7 +251,7 @@ pub async fn open(ctx: &Ctx, job: JobId) -> Result<Loaded, JobError> {
 }
 
 fn loaded(row: JobRow, object: PlanObject, plan: JobPlan) -> Result<Loaded, JobError> {
-    let topology = Topology::new(row.job, &plan, object.parallelism, object.key_groups);
+    let topology = Topology::new(row.job, &plan, &object.pinned, object.parallelism, object.key_groups);
     let settings = ScriptSettings::new(&plan.options)?;
     Ok(Loaded {
         job: row.job,

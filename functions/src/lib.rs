@@ -9,20 +9,20 @@ pub mod worker;
 
 pub mod host;
 pub mod job;
+pub mod lambda;
 pub mod topology;
 
 pub mod collector;
 pub mod connect;
 pub mod dead_letter;
-pub mod liveness;
 
 pub mod config;
 pub mod context;
+pub mod cost;
 pub mod open;
 
-mod aws;
 pub mod progress;
-pub mod seams;
+pub mod stream;
 pub mod trace;
 
 pub mod cli;

@@ -8,8 +8,12 @@
 //! fixed at the job's creation, so a cold process derives the same shards.
 
 use weir_model::layout::Layout;
+use weir_model::routes::{ROUTES_FORMAT, Route, RoutesRow, Spread};
+use weir_model::stream::STREAM_STAGE;
 use weir_model::{JobId, SegmentKind, ShardId, ShardKey, StageId};
 use weir_plan::{JobPlan, Pipeline};
+
+use crate::connect::Pinned;
 
 /// What a stage's shards do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +55,9 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Derives the stages of `plan`.
+    /// Derives the stages of `plan`, whose sources were pinned to `pinned`.
     #[must_use]
-    pub fn new(job: JobId, plan: &JobPlan, parallelism: u16, key_groups: u16) -> Self {
+    pub fn new(job: JobId, plan: &JobPlan, pinned: &[Pinned], parallelism: u16, key_groups: u16) -> Self {
         let mut stages = Vec::new();
         for (index, pipeline) in plan.pipelines.iter().enumerate() {
             let roles = roles(pipeline);
@@ -61,7 +65,7 @@ impl Topology {
             for (step, &role) in roles.iter().enumerate() {
                 let id = |at: usize| StageId(u16::try_from(first + at).unwrap_or(u16::MAX));
                 let layout = match role {
-                    Role::Lane => Layout::unkeyed(key_groups, lanes(pipeline, parallelism)),
+                    Role::Lane => Layout::unkeyed(key_groups, lanes(pipeline, pinned.get(index), parallelism)),
                     Role::Merge => Layout::keyed(key_groups, parallelism),
                     Role::Publish => Layout::unkeyed(key_groups, 1),
                 };
@@ -106,6 +110,30 @@ impl Topology {
         }
     }
 
+    /// Who reads from whom, for those who call workers without knowing the plan.
+    #[must_use]
+    pub fn routes(&self, pinned: &[Pinned]) -> RoutesRow {
+        let count = |layout: &Layout| u16::try_from(layout.shards.len()).unwrap_or(u16::MAX);
+        let mut routes = Vec::new();
+        for stage in &self.stages {
+            let to = (stage.id, count(&stage.layout));
+            let route = |from, from_stage, from_shards, spread| Route {
+                from,
+                from_stage,
+                from_shards,
+                to_stage: to.0,
+                to_shards: to.1,
+                spread,
+            };
+            if let Some(upstream) = stage.upstream.map(|upstream| self.stage(upstream)) {
+                routes.push(route(self.job, upstream.id, count(&upstream.layout), Spread::All));
+            } else if let Some(stream) = pinned.get(stage.pipeline).and_then(Pinned::stream) {
+                routes.push(route(stream.row.stream, STREAM_STAGE, stream.row.lanes, Spread::Modulo));
+            }
+        }
+        RoutesRow { format: ROUTES_FORMAT, job: self.job, slots: self.slots(), routes }
+    }
+
     /// Groups of shards that one worker takes together: lane `i` and merge shard `i` of every pipeline, so that an invocation can
     /// follow its data; each publisher by itself.
     #[must_use]
@@ -142,8 +170,11 @@ pub fn keeps_results(pipeline: &Pipeline) -> bool {
     pipeline.sink.options.get("connector").map(String::as_str) != Some("blackhole")
 }
 
-/// A continuous source has one lane: what appears later has one order (engine.md, Idle is a fact).
-fn lanes(pipeline: &Pipeline, parallelism: u16) -> u16 {
+/// A continuous source has one lane: what appears later has one order. A stream is not read by more lanes than it has.
+fn lanes(pipeline: &Pipeline, pinned: Option<&Pinned>, parallelism: u16) -> u16 {
+    if let Some(stream) = pinned.and_then(Pinned::stream) {
+        return parallelism.min(stream.row.lanes);
+    }
     let continuous = pipeline.source.options.get("mode").map(String::as_str) == Some("continuous");
     if continuous { 1 } else { parallelism }
 }

@@ -1,12 +1,16 @@
-//! The command line: `weir run | explain | status | partials | late | dead | table | generate | bench`.
+//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | partials | late | dead | table | generate | bench`.
 
 mod bench;
+mod cost;
 mod generate;
+mod ingest;
 mod kept;
 mod live;
 mod named;
 mod run;
+mod serve;
 mod status;
+mod stream;
 mod table;
 
 use std::io::{IsTerminal, Read};
@@ -35,6 +39,10 @@ enum Command {
     ///
     /// Several processes may run the same job on the same store: they share its shards and take over from each other.
     Run(run::RunArgs),
+    /// Creates a job and leaves it to functions that watch the table
+    ///
+    /// What is deployed to AWS Lambda runs it. `weir status` shows how far it is.
+    Submit(run::SubmitArgs),
     /// Shows what a script becomes: stages, exchange keys, state, watermark, guarantee, and what is refused
     Explain {
         /// The script.
@@ -42,6 +50,17 @@ enum Command {
     },
     /// Shows the jobs of a store and how far each shard is
     Status(Common),
+    /// Takes rows by HTTP into streams, which jobs read: CREATE TABLE .. WITH ('connector' = 'http')
+    ///
+    /// An answer of 200 means that the rows are durable. POST rows to /v1/streams/STREAM/rows; /openapi.json describes the rest.
+    #[command(after_help = SERVE_EXAMPLE)]
+    Serve(serve::ServeArgs),
+    /// Sends a file or standard input to a stream of a server, each row once
+    #[command(after_help = INGEST_EXAMPLE)]
+    Ingest(ingest::IngestArgs),
+    /// Makes, lists and closes streams
+    #[command(subcommand)]
+    Stream(stream::StreamCommand),
     /// Lists the Parquet files that hold the partials of a job's open windows, for any engine to read
     Partials {
         /// Name of the job.
@@ -81,10 +100,25 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Measures throughput and requests against the same SQL as one plain DataFusion batch; or latency, or recovery
     Bench(bench::BenchArgs),
+    /// Turns counted requests, bytes and function seconds into money
+    #[command(after_help = COST_EXAMPLE)]
+    Cost(cost::CostArgs),
     /// Serves one invocation given as JSON on standard input (used by --invoke process)
     #[command(hide = true)]
     Invoke,
 }
+
+const SERVE_EXAMPLE: &str = "Example: a job fed by HTTP
+  weir run job.sql &
+  weir serve &
+  curl -H 'content-type: application/json' -d '{\"song_id\": 1}' http://127.0.0.1:8080/v1/streams/plays/rows";
+
+const INGEST_EXAMPLE: &str = "Examples
+  weir ingest plays < plays.json
+  weir ingest plays plays.csv --csv-header --server https://ingest.example.com --token-file token";
+
+const COST_EXAMPLE: &str = "Example: a million events, with the quantities that weir bench prints
+  weir cost --events 1e6 --puts 0.65 --gets 0.11 --write-units 11.2 --read-units 1.5 --function-seconds 0.2";
 
 const LATE_EXAMPLE: &str = "Example: count the late plays of each song
   weir late hot_songs | jq .song_id | sort | uniq -c";
@@ -174,6 +208,7 @@ pub fn main() -> anyhow::Result<()> {
 async fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => run::run(&args).await,
+        Command::Submit(args) => run::submit(&args).await,
         Command::Explain { script } => {
             let sql = read_script(&script)?;
             let plan = weir_plan::compile(&sql).await.map_err(|error| in_script(&script, &error))?;
@@ -182,12 +217,16 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Status(common) => status::status(&common.config()?).await,
+        Command::Serve(args) => serve::serve(&args).await,
+        Command::Ingest(args) => ingest::ingest(&args).await,
+        Command::Stream(command) => stream::stream(&command).await,
         Command::Partials { job, common } => status::partials(&common.config()?, &job).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
         Command::Table(command) => table::table(&command).await,
         Command::Generate(args) => generate::generate(&args),
         Command::Bench(args) => bench::bench(&args).await,
+        Command::Cost(args) => cost::cost(&args),
         Command::Invoke => {
             let mut event = String::new();
             std::io::stdin().read_to_string(&mut event)?;

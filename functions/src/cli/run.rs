@@ -1,23 +1,48 @@
 //! `weir run`: creates or opens the job, serves it, shows how it goes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 
+use super::serve::{Beside, Serving};
 use super::{Common, Running, in_script, live, read_script};
+use crate::config::Config;
 use crate::context::Stop;
 use crate::host::{self, Outcome};
-use crate::job::{self, JobError, ScriptSettings};
-use crate::open;
+use crate::job::{self, JobError, Loaded, ScriptSettings};
+use crate::open::{self, Opened};
 
+/// What to run.
 #[derive(Debug, Args)]
-pub(super) struct RunArgs {
+struct Script {
     /// The script.
     script: PathBuf,
     /// Name of the job [default: SET 'pipeline.name', else the script's file name]
     #[arg(long, env = "WEIR_NAME")]
     name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SubmitArgs {
+    #[command(flatten)]
+    script: Script,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    running: Running,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    script: Script,
+    /// Also take rows of the job's streams by HTTP at this address, as weir serve does
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    serving: Serving,
     /// Print nothing but errors.
     #[arg(long, short)]
     quiet: bool,
@@ -31,7 +56,7 @@ pub(super) struct RunArgs {
 const ENDED_AT_ONCE: i32 = 130;
 
 /// Ctrl-C or SIGTERM commits and leaves; a second one leaves at once, which loses nothing either.
-async fn leave_when_asked(stop: Stop) {
+pub(super) async fn leave_when_asked(stop: Stop) {
     let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
     loop {
         tokio::select! {
@@ -45,30 +70,57 @@ async fn leave_when_asked(stop: Stop) {
     }
 }
 
-pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let sql = read_script(&args.script)?;
-    let plan = weir_plan::compile(&sql).await.map_err(|error| in_script(&args.script, &error))?;
+/// A job that is there, and where.
+struct Prepared {
+    config: Config,
+    opened: Opened,
+    loaded: Arc<Loaded>,
+}
+
+/// Creates the script's job, or opens it if it is there.
+async fn prepare(script: &Script, common: &Common, running: &Running) -> anyhow::Result<Prepared> {
+    let sql = read_script(&script.script)?;
+    let plan = weir_plan::compile(&sql).await.map_err(|error| in_script(&script.script, &error))?;
     let settings = ScriptSettings::new(&plan.options)?;
-    let mut config = args.common.config()?;
+    let mut config = common.config()?;
     config.commit_interval = settings.commit_interval.unwrap_or(config.commit_interval);
-    args.running.apply(&mut config);
-    let in_memory = config.store == "memory:" || config.coordination() == "memory:";
+    running.apply(&mut config);
+    let in_memory = config.store == "memory:" || config.places().coordination() == "memory:";
     anyhow::ensure!(
         config.invoke == crate::config::Invoke::Thread || !in_memory,
         "--invoke process needs a store that processes share: --store file://DIR and --coordination sqlite://FILE or dynamodb://TABLE"
     );
     let opened = open::open(&config).await?;
-    let stem = args.script.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
-    let name = args.name.clone().or(settings.name).unwrap_or_else(|| stem.to_owned());
+    let stem = script.script.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
+    let name = script.name.clone().or(settings.name).unwrap_or_else(|| stem.to_owned());
     let loaded = job::open_or_create(&opened.ctx, &name, &sql, config.parallelism(), config.key_groups).await;
     let loaded = Arc::new(loaded.map_err(|error| match error {
-        JobError::Plan(error) => in_script(&args.script, &error),
+        JobError::Plan(error) => in_script(&script.script, &error),
         other => other.into(),
     })?);
+    Ok(Prepared { config, opened, loaded })
+}
+
+#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
+pub(super) async fn submit(args: &SubmitArgs) -> anyhow::Result<()> {
+    let Prepared { loaded, .. } = prepare(&args.script, &args.common, &args.running).await?;
+    println!("{}  id {}  {} shards", loaded.name, loaded.job, loaded.topology.all_shards().len());
+    Ok(())
+}
+
+pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let Prepared { config, opened, loaded } = prepare(&args.script, &args.common, &args.running).await?;
     let stop = opened.ctx.stop.clone();
     tokio::spawn(leave_when_asked(stop));
+    let beside = match args.listen {
+        Some(listen) => Some(Beside::start(&opened.ctx, listen, &args.serving).await?),
+        None => None,
+    };
     let shown = (!args.quiet).then(|| live::show(&opened, &loaded));
     let outcome = host::run(&opened.ctx, &loaded, &config).await;
+    if let Some(beside) = beside {
+        beside.end().await;
+    }
     if let Some(shown) = shown {
         shown.end().await;
     }

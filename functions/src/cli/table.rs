@@ -4,7 +4,7 @@ use clap::Subcommand;
 use weir_coordinator::dynamodb::{Described, connect, create_table, describe};
 
 use super::live::count;
-use crate::seams::SystemClock;
+use weir_seams::SystemClock;
 
 /// What to do with a table.
 #[derive(Debug, Subcommand)]

@@ -14,6 +14,7 @@ use crate::collector;
 use crate::config::{Config, Invoke};
 use crate::context::Ctx;
 use crate::job::Loaded;
+use crate::stream;
 use crate::worker::{self, Invocation, Left, WorkerError, said_all};
 pub use process::{InvokeRequest, invoke_here};
 use slots::{Slots, Turn};
@@ -66,6 +67,7 @@ pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Out
     }
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
     collector::collect(ctx, loaded, true).await?;
+    stream::release(ctx, loaded).await?;
     Ok(Outcome::Finished)
 }
 

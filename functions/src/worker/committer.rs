@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use futures::future::try_join_all;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 use tokio::task::JoinHandle;
 use weir_coordinator::{Claim, CommitOutcome, ManifestLookup, StoreError};
 use weir_model::{CommitId, Head, ShardKey};
@@ -14,9 +12,6 @@ use super::WorkerError;
 use super::round::Round;
 use crate::context::Ctx;
 use crate::trace::{Reached, Step};
-
-/// Times an upload is tried.
-const UPLOAD_ATTEMPTS: u32 = 6;
 
 /// Claims by shard, moved from commit to commit.
 type Claims = BTreeMap<ShardKey, Claim>;
@@ -99,20 +94,9 @@ async fn upload(ctx: Ctx, uploads: Vec<(String, bytes::Bytes)>) -> Result<(), Wo
     Ok(())
 }
 
-/// Stores one object; its name is unique, so trying again is harmless.
+/// Stores one object.
 pub(super) async fn put(ctx: &Ctx, name: String, bytes: bytes::Bytes) -> Result<(), WorkerError> {
-    let path = Path::from(name.as_str());
-    let mut attempt = 0;
-    loop {
-        match ctx.objects.put(&path, bytes.clone().into()).await {
-            Ok(_) => return Ok(()),
-            Err(source) if attempt + 1 >= UPLOAD_ATTEMPTS => {
-                return Err(weir_state::StateError::Store { object: name, source }.into());
-            }
-            Err(_) => ctx.clock.sleep(std::time::Duration::from_millis(5 << attempt)).await,
-        }
-        attempt += 1;
-    }
+    Ok(weir_state::store::put_again(ctx.objects.as_ref(), ctx.clock.as_ref(), &name, bytes).await?)
 }
 
 /// Commits one round once its objects are stored. `None` if a shard is fenced.

@@ -7,12 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
-use weir_connectors::{BadRow, Pull, SourceReader};
+use weir_connectors::SourceReader;
 use weir_engine::{LaneEpoch, LaneOperator};
 use weir_model::layout::Layout;
-use weir_model::{Activity, Head, Inputs, Offset, SegmentKind, SegmentRef, ShardId, ShardStats, Watermark};
+use weir_model::{Activity, Head, SegmentKind, ShardId, ShardStats, Watermark};
 use weir_state::key_sort::sorted_by_key_group;
 use weir_state::split_by_receiver;
 
@@ -20,7 +18,10 @@ use super::WorkerError;
 use super::edge::Edge;
 use super::learn::{Fed, Handed};
 use super::round::{Batch, Maker, Published, Round};
-use crate::context::{Ctx, Tuning};
+use super::source::{self, Read};
+use super::stream::StreamInput;
+use crate::connect::Pinned;
+use crate::context::Ctx;
 use crate::dead_letter;
 use crate::job::Loaded;
 use crate::topology::keeps_results;
@@ -34,27 +35,28 @@ pub(super) struct LaneShard {
     /// The head as it will stand when the rounds under way are committed.
     head: Head,
     operator: LaneOperator,
-    reader: Box<dyn SourceReader>,
+    input: LaneInput,
     keeps_results: bool,
     /// Owners of key groups in the stage that reads the partials.
     receivers: Option<Layout>,
     edge: Edge,
 }
 
-/// What a lane's epoch read.
-#[derive(Debug, Default)]
-struct Read {
-    rows: u64,
-    bytes: u64,
-    bad: Vec<BadRow>,
-    from: Offset,
-    upto: Offset,
-    ended: bool,
+/// Where a lane's rows come from.
+enum LaneInput {
+    /// A source that can replay.
+    Source(Box<dyn SourceReader>),
+    /// Lanes of a stream.
+    Stream(StreamInput),
 }
 
-impl Read {
-    fn is_nothing(&self) -> bool {
-        self.rows == 0 && self.bad.is_empty() && !self.ended && self.upto == self.from
+impl LaneInput {
+    /// What the places in a source mean, if that has changed; positions in a stream mean the same for ever.
+    fn ledger(&mut self, whole: bool) -> Option<Bytes> {
+        match self {
+            Self::Source(reader) => reader.ledger(whole),
+            Self::Stream(_) => None,
+        }
     }
 }
 
@@ -64,18 +66,17 @@ impl LaneShard {
         let stage = loaded.topology.stage(head.shard.stage);
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let operator = LaneOperator::new(pipeline, loaded.key_groups, head.watermark).await?;
-        let source = ctx.connectors.source(&pipeline.source, &loaded.pinned[stage.pipeline])?;
-        let lanes = u32::try_from(stage.layout.shards.len()).unwrap_or(u32::MAX);
-        let from = head.source.unwrap_or_default();
-        let mut ledger = Vec::with_capacity(head.ledger.len());
-        for part in &head.ledger {
-            ledger.push(read_ledger(ctx, part).await?);
-        }
-        let reader = source.open_with_ledger(head.shard.shard.0, lanes, from, &ledger, &pipeline.source.projection).await?;
+        let lanes = stage.layout.shards.len();
+        let input = match &loaded.pinned[stage.pipeline] {
+            Pinned::Stream(stream) => {
+                LaneInput::Stream(StreamInput::new(stream, &head, lanes, Arc::clone(operator.source_schema())))
+            }
+            pinned => LaneInput::Source(source::open(ctx, &pipeline.source, pinned, &head, lanes).await?),
+        };
         let receivers =
             stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
-        Ok(Self { head, operator, reader, keeps_results: keeps_results(pipeline), receivers, edge })
+        Ok(Self { head, operator, input, keeps_results: keeps_results(pipeline), receivers, edge })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -89,11 +90,8 @@ impl LaneShard {
             return Ok(None);
         }
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
-        let read = self.read(ctx, loaded, now_micros).await?;
-        if read.is_nothing() {
-            return Ok(None);
-        }
-        let (shard, epoch, upto) = (self.head.shard, self.head.epoch.next(), read.upto);
+        let Some(read) = self.read(ctx, loaded, now_micros).await? else { return Ok(None) };
+        let (shard, epoch, upto) = (self.head.shard, self.head.epoch.next(), read.upto().unwrap_or_default());
         ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Cut { shard, epoch, upto });
         let started = ctx.clock.monotonic_micros();
         let epoch = self.operator.finish()?;
@@ -104,48 +102,18 @@ impl LaneShard {
         Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
     }
 
-    /// Reads until the interval, a budget, the source's end or a stop.
-    async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64) -> Result<Read, WorkerError> {
-        let tuning = &ctx.tuning;
-        let skew = i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX);
-        let interval = i64::try_from(tuning.commit_interval.as_micros()).unwrap_or(i64::MAX);
-        let deadline = ctx.clock.monotonic_micros().saturating_add(interval);
-        let (shard, from) = (self.head.shard, self.head.source.unwrap_or_default());
-        let mut read = Read { from, upto: from, ..Read::default() };
-        loop {
-            let began = ctx.clock.monotonic_micros();
-            match self.reader.next().await? {
-                Pull::Rows(batch) => {
-                    let decoded = ctx.clock.monotonic_micros();
-                    ctx.progress.decode_micros.add_between(began, decoded);
-                    ctx.progress.events.add(batch.batch.num_rows() as u64);
-                    ctx.progress.source_bytes.add(batch.bytes);
-                    read.rows += batch.batch.num_rows() as u64;
-                    read.bytes += batch.bytes;
-                    read.upto = batch.upto;
-                    ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Read { shard, upto: batch.upto });
-                    read.bad.extend(batch.bad);
-                    self.operator.push(batch.batch, now_micros.saturating_add(skew)).await?;
-                    ctx.progress.execute_micros.add_between(decoded, ctx.clock.monotonic_micros());
-                }
-                Pull::Later if read.is_nothing() => return Ok(read),
-                Pull::Later => ctx.clock.sleep(tuning.ask_again).await,
-                Pull::End => {
-                    read.ended = true;
-                    return Ok(read);
-                }
-            }
-            if self.is_full(tuning, &read) || ctx.stop.requested() || ctx.clock.monotonic_micros() >= deadline {
-                return Ok(read);
-            }
-        }
+    /// Whether it has to be asked again and again for what nobody announces.
+    pub(super) fn polls(&self) -> bool {
+        self.head.activity != Activity::Closed && matches!(self.input, LaneInput::Source(_))
     }
 
-    fn is_full(&self, tuning: &Tuning, read: &Read) -> bool {
-        read.rows >= tuning.epoch_rows_max
-            || read.bad.len() >= tuning.bad_rows_max
-            || self.operator.gathered_rows() >= tuning.gathered_rows_max
-            || self.operator.gathered_bytes() >= tuning.gathered_bytes_max
+    async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64) -> Result<Option<Read>, WorkerError> {
+        let skew = i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX);
+        let latest_micros = now_micros.saturating_add(skew);
+        match &mut self.input {
+            LaneInput::Source(reader) => source::read(reader.as_mut(), ctx, &self.head, &mut self.operator, latest_micros).await,
+            LaneInput::Stream(stream) => stream.read(ctx, &self.head, &mut self.operator, latest_micros).await,
+        }
     }
 
     /// Encodes what the epoch made.
@@ -173,7 +141,7 @@ impl LaneShard {
             published.add(round, ctx, maker, SegmentKind::Output, self.operator.output_schema(), &rows)?;
         }
         let whole = self.head.ledger.len() >= LEDGER_PARTS_MAX;
-        if let Some(part) = self.reader.ledger(whole) {
+        if let Some(part) = self.input.ledger(whole) {
             if whole {
                 published.replaced.append(&mut self.head.ledger);
             }
@@ -218,11 +186,11 @@ impl LaneShard {
             if self.operator.shape().is_some() { self.operator.watermark() } else { Watermark::NONE.max(self.head.watermark) };
         let batch = Batch {
             published,
-            inputs_read: Inputs::Reference { from: read.from, upto: read.upto },
-            inputs: BTreeMap::new(),
-            source: Some(read.upto),
+            source: read.upto(),
+            inputs_read: read.inputs,
+            inputs: read.positions,
             watermark,
-            activity: if read.ended { Activity::Closed } else { Activity::Active },
+            activity: read.activity,
             now_micros,
             act_at: None,
             checkpoint: None,
@@ -231,12 +199,6 @@ impl LaneShard {
         };
         round.advance(ctx, loaded, &mut self.head, batch)
     }
-}
-
-async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerError> {
-    let failed = |source| weir_state::StateError::Store { object: ledger.object.clone(), source };
-    let result = ctx.objects.get(&Path::from(ledger.object.as_str())).await.map_err(failed)?;
-    Ok(result.bytes().await.map_err(failed)?)
 }
 
 /// Row groups by receiver, ascending; within one, batches in the order given.

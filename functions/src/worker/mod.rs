@@ -16,15 +16,18 @@ mod learn;
 mod merge;
 mod publisher;
 mod round;
+mod source;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use weir_coordinator::{Claim, ClaimOutcome};
 use weir_engine::MergeOperator;
+pub use weir_model::decide::said_all;
 use weir_model::head::Owner;
-use weir_model::{Activity, CommitId, Epoch, Generation, Head, JobId, ShardKey};
+pub use weir_model::invocation::{Invocation, Left};
+use weir_model::{CommitId, Epoch, Generation, Head, ShardKey};
 
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
@@ -45,35 +48,6 @@ const LINGER_INCOMPLETE: Duration = Duration::from_millis(500);
 const SHARE_ASKED_EVERY_MICROS: i64 = 500_000;
 /// Doublings of a lease by claims that ended without a commit.
 const LEASE_DOUBLINGS_MAX: u32 = 6;
-
-/// What starts an invocation: small enough for any queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Invocation {
-    /// The job.
-    pub job: JobId,
-    /// Shards to serve, together.
-    pub shards: Vec<ShardKey>,
-    /// Rounds after which to leave although there is more; `None` leaves only when idle.
-    pub rounds_max: Option<u32>,
-    /// Milliseconds after which to leave although there is more.
-    pub run_millis_max: Option<u64>,
-}
-
-/// How an invocation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Left {
-    /// Every shard has said its last word.
-    Done,
-    /// Nothing to do for now.
-    Idle,
-    /// The limit of rounds or time was reached, or somebody asked it to stop.
-    More,
-    /// Another process holds the shards.
-    Held,
-    /// Another generation has taken a shard over.
-    Fenced,
-}
 
 /// A worker that cannot go on. What was committed stays; the shards are taken up again by the next invocation.
 #[derive(Debug, thiserror::Error)]
@@ -201,7 +175,12 @@ pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Re
     } else {
         worker.leave(ctx);
     }
-    weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
+    let claims = committer.into_claims();
+    if left == Left::More && !ctx.stop.requested() {
+        weir_coordinator::hand_on(ctx.table.as_ref(), claims, ctx.clock.now_micros()).await?;
+    } else {
+        weir_coordinator::release(ctx.table.as_ref(), claims).await?;
+    }
     Ok(if left == Left::Done && !complete { Left::Idle } else { left })
 }
 
@@ -242,13 +221,6 @@ async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, 
         ClaimOutcome::Claimed(claim) => Claiming::Claimed(claim),
         ClaimOutcome::Held { .. } | ClaimOutcome::Lost => Claiming::NotNow,
     })
-}
-
-/// Whether a shard will never commit again.
-#[must_use]
-pub fn said_all(head: &Head) -> bool {
-    let pending = head.publish.as_ref().is_some_and(|publish| publish.pending.is_some());
-    head.activity == Activity::Closed && !pending
 }
 
 /// Each claim that ended without a commit doubles the lease: a load that takes longer than it must come to its end some day.
@@ -315,7 +287,8 @@ impl Worker {
                     return Ok(Left::More);
                 }
                 if now - since >= linger {
-                    return Ok(Left::Idle);
+                    // Nobody else tells when such a source has more.
+                    return Ok(if self.polls() { Left::More } else { Left::Idle });
                 }
                 let patience = self.patience(ctx, idle_rounds);
                 idle_rounds += 1;
@@ -364,8 +337,12 @@ impl Worker {
 
     /// How long to wait before asking again: an open source often, heads of other processes ever less.
     fn patience(&self, ctx: &Ctx, idle_rounds: u32) -> Duration {
-        let reads = self.lanes.iter().any(|lane| lane.head().activity != Activity::Closed);
-        if reads { ctx.tuning.ask_again } else { (ctx.tuning.ask_again * (1 << idle_rounds.min(10))).min(PATIENCE_MAX) }
+        if self.polls() { ctx.tuning.ask_again } else { (ctx.tuning.ask_again * (1 << idle_rounds.min(10))).min(PATIENCE_MAX) }
+    }
+
+    /// Whether a source of its lanes must be asked for more.
+    fn polls(&self) -> bool {
+        self.lanes.iter().any(LaneShard::polls)
     }
 
     fn done(&self) -> bool {

@@ -35,7 +35,7 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType}
 use weir_connectors::generate::{Generator, Plays};
 
 use super::arrivals::{Journal, PARTS, Pace, Parts};
-use super::{BenchArgs, interval_seconds, millis, percentile};
+use super::{BenchArgs, Placed, interval_seconds, millis, percentile};
 use crate::cli::live::count;
 use crate::config::{Config, Invoke};
 use crate::open::{self, Opened};
@@ -125,12 +125,14 @@ pub(super) async fn latency(args: &BenchArgs, folder: &Path) -> anyhow::Result<(
 async fn row(args: &BenchArgs, folder: &Path, config: &Config, job: Job) -> anyhow::Result<String> {
     let folder = folder.join("latency");
     drop(std::fs::remove_dir_all(&folder));
-    let config = Config { store: format!("file://{}", folder.join("store").display()), coordination: None, ..config.clone() };
+    let Placed { config, unique } = Placed::new(args, &folder.join("store"), config.clone());
     let opened = open::open(&config).await?;
     opened.ctx.progress.trace.start();
     let start_micros = opened.ctx.clock.now_micros() + LEAD_MICROS;
     let sql = job.script(args, start_micros, &folder.join("out"));
-    let loaded = job::open_or_create(&opened.ctx, job.name(), &sql, config.parallelism(), config.key_groups).await?;
+    let loaded =
+        job::open_or_create(&opened.ctx, &format!("{}-{unique}", job.name()), &sql, config.parallelism(), config.key_groups)
+            .await?;
     let stages = loaded.topology.stages.iter().filter(|stage| stage.role == Role::Lane);
     let lanes: usize = stages.map(|stage| stage.layout.shards.len()).sum();
     host::run(&opened.ctx, &Arc::new(loaded), &config).await?;

@@ -1,5 +1,5 @@
 //! `weir bench`: throughput beside a plain batch; `--latency`: from a row's arrival to its visible result; `--recovery`: from a
-//! killed process to another one's first commit.
+//! killed process to another one's first commit; `--ingest`: rows and requests by HTTP.
 //!
 //! Allocations per event are counted, and bounded, by a test: `tests/acceptance/allocations.rs`.
 
@@ -10,13 +10,19 @@ mod latency;
 
 mod recovery;
 
-use std::path::PathBuf;
+mod ingest;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
+use weir_model::Ids as _;
+use weir_seams::RandomIds;
+
 use super::Running;
+use crate::config::Config;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -38,10 +44,19 @@ pub(super) struct BenchArgs {
     /// Measure recovery instead: from the kill of a process to another one's first commit, --times times.
     #[arg(long, conflicts_with = "in_memory")]
     recovery: bool,
+    /// Measure HTTP ingest instead: large batches, then requests of one row, each for --seconds.
+    #[arg(long, conflicts_with_all = ["in_memory", "latency", "recovery"])]
+    ingest: bool,
+    /// Objects in a bucket instead of the folder: s3://BUCKET/PREFIX, with --coordination.
+    #[arg(long, value_name = "ADDRESS", requires = "coordination", conflicts_with_all = ["in_memory", "recovery"])]
+    store: Option<String>,
+    /// Table instead of the folder's: dynamodb://TABLE.
+    #[arg(long, value_name = "ADDRESS", requires = "store")]
+    coordination: Option<String>,
     /// Latency and recovery: rows a second.
     #[arg(long, default_value_t = 10_000, value_parser = RangedU64ValueParser::<u64>::new().range(10..=1_000_000))]
     rate: u64,
-    /// Latency: seconds of input; the first one is not counted.
+    /// Latency and ingest: seconds of input; the first one of latency is not counted.
     #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<u64>::new().range(2..=3_600))]
     seconds: u64,
     /// Recovery: number of kills.
@@ -56,10 +71,34 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
     let folder = std::fs::canonicalize(&args.folder)?;
     if args.latency {
         latency::latency(args, &folder).await
+    } else if args.ingest {
+        ingest::ingest(args, &folder).await
     } else if args.recovery {
         recovery::recovery(args, &folder).await
     } else {
         throughput::throughput(args, &folder).await
+    }
+}
+
+/// Where a measurement keeps its objects and its table.
+struct Placed {
+    config: Config,
+    /// What no other measurement in the same table has: names end with it.
+    unique: String,
+}
+
+impl Placed {
+    /// In `folder`, which is emptied, or in a place of its own below what `--store` names.
+    fn new(args: &BenchArgs, folder: &Path, config: Config) -> Self {
+        let unique = RandomIds::new().object().to_string();
+        let (store, coordination) = match &args.store {
+            Some(store) => (format!("{}/bench-{unique}", store.trim_end_matches('/')), args.coordination.clone()),
+            None => {
+                drop(std::fs::remove_dir_all(folder));
+                (format!("file://{}", folder.display()), None)
+            }
+        };
+        Self { config: Config { store, coordination, ..config }, unique }
     }
 }
 

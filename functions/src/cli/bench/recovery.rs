@@ -19,8 +19,8 @@ use weir_model::{Clock, Head, OwnerId, ShardKey};
 use super::{BenchArgs, interval_seconds, millis, percentile};
 use crate::cli::live::count;
 use crate::config::Config;
-use crate::seams::SystemClock;
 use crate::topology::Topology;
+use weir_seams::SystemClock;
 
 /// Commit interval of this measurement unless said.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);
@@ -120,7 +120,7 @@ async fn once(args: &BenchArgs, config: &Config, folder: &Path) -> anyhow::Resul
     let found = async || anyhow::Ok(jobs::list(&table).await?.first().map(|(_, job)| *job));
     let job = until(&clock, "the job was not created", found).await?;
     let plan = weir_plan::compile(&sql).await?;
-    let shards = Topology::new(job, &plan, config.parallelism(), config.key_groups).all_shards();
+    let shards = Topology::new(job, &plan, &[], config.parallelism(), config.key_groups).all_shards();
     let held = async || anyhow::Ok(holder_of_all(&jobs::heads(&table, &shards).await?));
     let holder = until(&clock, "the first process did not commit every shard", held).await?;
 

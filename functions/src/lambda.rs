@@ -1,0 +1,109 @@
+//! The worker as a function: one invocation per event, state kept warm between them, left before the deadline.
+//!
+//! Settings come from the environment, by the names that the command line has: `WEIR_STORE`, `WEIR_COORDINATION`, `WEIR_MEMORY`, ...
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::sync::Mutex;
+use weir_coordinator::jobs;
+use weir_model::JobId;
+
+use crate::cli::{Common, Running};
+use crate::collector;
+use crate::config::Config;
+use crate::context::Ctx;
+use crate::job::{self, Loaded};
+use crate::open::{self, OpenError};
+use crate::stream;
+use crate::worker::{self, Invocation, Left, WorkerError, said_all};
+
+/// Time kept for committing and leaving before the platform ends the process; of a short invocation a quarter.
+const LEAVE_BEFORE: Duration = Duration::from_secs(3);
+/// Part of the function's memory that state and caches get; the rest is the program's, and room for what is under way.
+const MEMORY_PART: u64 = 2;
+
+/// Settings of the process, all from the environment.
+#[derive(Debug, Parser)]
+struct Settings {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    running: Running,
+}
+
+/// What is kept between invocations of one process.
+#[derive(Debug)]
+pub struct Worker {
+    ctx: Ctx,
+    /// Compiled scripts.
+    loaded: Mutex<HashMap<JobId, Arc<Loaded>>>,
+}
+
+impl Worker {
+    /// Opens what the environment names.
+    ///
+    /// # Errors
+    /// A sentence that names the variable or the place.
+    pub async fn from_environment() -> anyhow::Result<Self> {
+        let settings = Settings::try_parse_from(["weir-worker"])?;
+        let mut config = settings.common.config()?;
+        if let Some(megabytes) = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|text| text.parse::<u64>().ok()) {
+            config.memory = (megabytes << 20) / MEMORY_PART;
+        }
+        settings.running.apply(&mut config);
+        anyhow::ensure!(
+            config.store != "memory:" && config.places().coordination() != "memory:",
+            "a function keeps nothing: set WEIR_STORE=s3://BUCKET/PREFIX and WEIR_COORDINATION=dynamodb://TABLE"
+        );
+        Ok(Self::open(&config).await?)
+    }
+
+    async fn open(config: &Config) -> Result<Self, OpenError> {
+        Ok(Self { ctx: open::open(config).await?.ctx, loaded: Mutex::default() })
+    }
+
+    /// Serves one event and leaves before the time is over.
+    ///
+    /// # Errors
+    /// [`WorkerError`]; what was committed stays, and the table's feed brings the next call.
+    pub async fn handle(&self, mut invocation: Invocation, left: Duration) -> Result<Left, WorkerError> {
+        let time = left.saturating_sub(LEAVE_BEFORE.min(left / 4));
+        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+        invocation.run_millis_max = Some(invocation.run_millis_max.map_or(time, |asked| asked.min(time)));
+        let loaded = self.loaded(invocation.job).await?;
+        let left = worker::run(&invocation, &self.ctx, &loaded).await?;
+        self.tidy(&invocation, &loaded, left).await?;
+        Ok(left)
+    }
+
+    async fn loaded(&self, job: JobId) -> Result<Arc<Loaded>, WorkerError> {
+        let mut loaded = self.loaded.lock().await;
+        if let Some(known) = loaded.get(&job) {
+            return Ok(Arc::clone(known));
+        }
+        let opened = Arc::new(job::open(&self.ctx, job).await?);
+        loaded.insert(job, Arc::clone(&opened));
+        Ok(opened)
+    }
+
+    /// The first slot's worker deletes what nobody needs any more; whoever says the job's last word finishes it.
+    async fn tidy(&self, invocation: &Invocation, loaded: &Loaded, left: Left) -> Result<(), WorkerError> {
+        let (ctx, table) = (&self.ctx, self.ctx.table.as_ref());
+        if left == Left::Done {
+            let heads = jobs::heads(table, &loaded.topology.all_shards()).await?;
+            if heads.iter().all(said_all) {
+                jobs::finish(table, loaded.job).await?;
+                collector::collect(ctx, loaded, true).await?;
+                return stream::release(ctx, loaded).await;
+            }
+        }
+        let first = loaded.topology.slots().first().is_some_and(|slot| *slot == invocation.shards);
+        if first && let Err(error) = collector::collect(ctx, loaded, false).await {
+            tracing::warn!(%error, "collector: a later invocation tries again");
+        }
+        Ok(())
+    }
+}

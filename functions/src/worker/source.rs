@@ -1,0 +1,119 @@
+//! A source that can replay, as a lane reads it: until the commit interval or a budget is reached.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use weir_connectors::{BadRow, Pull, SourceReader};
+use weir_engine::LaneOperator;
+use weir_model::head::InputState;
+use weir_model::{Activity, Head, Inputs, Offset, SegmentRef};
+use weir_plan::SourceTable;
+
+use super::WorkerError;
+use crate::connect::Pinned;
+use crate::context::{Ctx, Tuning};
+use crate::trace::Step;
+
+/// What a lane's epoch read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) bad: Vec<BadRow>,
+    /// For the recipe.
+    pub(super) inputs: Inputs,
+    /// Positions in stream lanes that moved.
+    pub(super) positions: BTreeMap<String, InputState>,
+    pub(super) activity: Activity,
+}
+
+impl Read {
+    pub(super) fn nothing(inputs: Inputs) -> Self {
+        Self { rows: 0, bytes: 0, bad: Vec::new(), inputs, positions: BTreeMap::new(), activity: Activity::Active }
+    }
+
+    /// The place in the source after it; `None` of a stream.
+    pub(super) fn upto(&self) -> Option<Offset> {
+        match &self.inputs {
+            Inputs::Reference { upto, .. } => Some(*upto),
+            Inputs::Segments(_) => None,
+        }
+    }
+
+    /// Whether the epoch must be cut.
+    pub(super) fn is_full(&self, tuning: &Tuning, operator: &LaneOperator) -> bool {
+        self.rows >= tuning.epoch_rows_max
+            || self.bad.len() >= tuning.bad_rows_max
+            || operator.gathered_rows() >= tuning.gathered_rows_max
+            || operator.gathered_bytes() >= tuning.gathered_bytes_max
+    }
+}
+
+/// Opens a lane at its head's place.
+pub(super) async fn open(
+    ctx: &Ctx,
+    table: &SourceTable,
+    pinned: &Pinned,
+    head: &Head,
+    lanes: usize,
+) -> Result<Box<dyn SourceReader>, WorkerError> {
+    let source = ctx.connectors.source(table, pinned)?;
+    let mut ledger = Vec::with_capacity(head.ledger.len());
+    for part in &head.ledger {
+        ledger.push(read_ledger(ctx, part).await?);
+    }
+    let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
+    let from = head.source.unwrap_or_default();
+    Ok(source.open_with_ledger(head.shard.shard.0, lanes, from, &ledger, &table.projection).await?)
+}
+
+async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerError> {
+    let failed = |source| weir_state::StateError::Store { object: ledger.object.clone(), source };
+    let result = ctx.objects.get(&Path::from(ledger.object.as_str())).await.map_err(failed)?;
+    Ok(result.bytes().await.map_err(failed)?)
+}
+
+/// Reads until the interval, a budget, the source's end or a stop; `None` if there was nothing.
+pub(super) async fn read(
+    reader: &mut dyn SourceReader,
+    ctx: &Ctx,
+    head: &Head,
+    operator: &mut LaneOperator,
+    latest_micros: i64,
+) -> Result<Option<Read>, WorkerError> {
+    let tuning = &ctx.tuning;
+    let interval = i64::try_from(tuning.commit_interval.as_micros()).unwrap_or(i64::MAX);
+    let deadline = ctx.clock.monotonic_micros().saturating_add(interval);
+    let (shard, from) = (head.shard, head.source.unwrap_or_default());
+    let mut upto = from;
+    let mut read = Read::nothing(Inputs::Segments(Vec::new()));
+    loop {
+        let began = ctx.clock.monotonic_micros();
+        match reader.next().await? {
+            Pull::Rows(batch) => {
+                let decoded = ctx.clock.monotonic_micros();
+                ctx.progress.decode_micros.add_between(began, decoded);
+                ctx.progress.events.add(batch.batch.num_rows() as u64);
+                ctx.progress.source_bytes.add(batch.bytes);
+                read.rows += batch.batch.num_rows() as u64;
+                read.bytes += batch.bytes;
+                upto = batch.upto;
+                ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Read { shard, upto });
+                read.bad.extend(batch.bad);
+                operator.push(batch.batch, latest_micros).await?;
+                ctx.progress.execute_micros.add_between(decoded, ctx.clock.monotonic_micros());
+            }
+            Pull::Later if read.rows == 0 && read.bad.is_empty() && upto == from => return Ok(None),
+            Pull::Later => ctx.clock.sleep(tuning.ask_again).await,
+            Pull::End => read.activity = Activity::Closed,
+        }
+        let ended = read.activity == Activity::Closed || ctx.stop.requested() || ctx.clock.monotonic_micros() >= deadline;
+        if ended || read.is_full(tuning, operator) {
+            read.inputs = Inputs::Reference { from, upto };
+            let is_nothing = read.rows == 0 && read.bad.is_empty() && upto == from && read.activity == Activity::Active;
+            return Ok((!is_nothing).then_some(read));
+        }
+    }
+}
