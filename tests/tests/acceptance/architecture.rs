@@ -4,16 +4,32 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Which of our crates each crate may use.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("weir-model", &[]),
     ("weir-plan", &["weir-model"]),
     ("weir-state", &["weir-model"]),
     ("weir-coordinator", &["weir-model"]),
     ("weir-connectors", &["weir-model"]),
     ("weir-engine", &["weir-model", "weir-plan", "weir-state"]),
-    ("weir-functions", &["weir-model", "weir-plan", "weir-state", "weir-coordinator", "weir-connectors", "weir-engine"]),
+    ("weir-seams", &["weir-model", "weir-state", "weir-coordinator"]),
+    ("weir-ingest", &["weir-model", "weir-state", "weir-coordinator", "weir-connectors", "weir-seams"]),
+    ("weir-dispatcher", &["weir-model", "weir-state", "weir-coordinator", "weir-seams"]),
+    (
+        "weir-functions",
+        &[
+            "weir-model",
+            "weir-plan",
+            "weir-state",
+            "weir-coordinator",
+            "weir-connectors",
+            "weir-engine",
+            "weir-seams",
+            "weir-ingest",
+        ],
+    ),
 ];
-const WITHOUT_DATAFUSION: [&str; 4] = ["weir-model", "weir-state", "weir-coordinator", "weir-connectors"];
+const WITHOUT_DATAFUSION: [&str; 7] =
+    ["weir-model", "weir-state", "weir-coordinator", "weir-connectors", "weir-seams", "weir-ingest", "weir-dispatcher"];
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());

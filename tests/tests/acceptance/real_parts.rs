@@ -7,25 +7,27 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::killing::ended_within;
+use crate::network::Network;
 use crate::support::{Case, assert_ok, assert_same, hot_songs_batch, sink_rows, weir};
 
 const KILLS: u32 = 50;
 
 /// One at a time: a store that one of them kills is the other's too.
-static STACK: Mutex<()> = Mutex::const_new(());
+pub(crate) static STACK: Mutex<()> = Mutex::const_new(());
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run eval \"$(infra/local/up --durable)\""))
 }
 
 /// A case whose objects lie in MinIO and whose table is in DynamoDB Local.
-struct RealCase {
-    case: Case,
-    name: String,
+pub(crate) struct RealCase {
+    pub(crate) case: Case,
+    /// Of the table, and below the bucket.
+    pub(crate) name: String,
 }
 
 impl RealCase {
-    fn new(rows: u64) -> Self {
+    pub(crate) fn new(rows: u64) -> Self {
         let case = Case::new(rows, 1);
         let name = case.folder.path().file_name().expect("a name").to_string_lossy().replace('.', "weir-");
         let this = Self { case, name };
@@ -33,7 +35,13 @@ impl RealCase {
         this
     }
 
-    fn weir(&self, arguments: &[&str]) -> Command {
+    /// Where its objects and its table are, as variables.
+    pub(crate) fn places(&self) -> [(&'static str, String); 2] {
+        let store = format!("s3://{}/{}", variable("WEIR_TEST_S3_BUCKET"), self.name);
+        [("WEIR_STORE", store), ("WEIR_COORDINATION", format!("dynamodb://{}", self.name))]
+    }
+
+    pub(crate) fn weir(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(weir());
         command.args(arguments).current_dir(self.case.folder.path());
         command.env("AWS_ENDPOINT_URL_S3", variable("WEIR_TEST_S3_ENDPOINT"));
@@ -42,15 +50,12 @@ impl RealCase {
     }
 
     fn run(&self, more: &[&str]) -> Command {
-        let script = self.case.script();
-        let store = format!("s3://{}/{}", variable("WEIR_TEST_S3_BUCKET"), self.name);
-        let table = format!("dynamodb://{}", self.name);
         let mut command = self.weir(&["run"]);
-        command.arg(script).args(["--store", &store, "--coordination", &table, "--parallelism", "2", "--quiet"]).args(more);
+        command.arg(self.case.script()).args(["--parallelism", "2", "--quiet"]).args(more).envs(self.places());
         command
     }
 
-    async fn assert_equals_batch(&self, what: &str) {
+    pub(crate) async fn assert_equals_batch(&self, what: &str) {
         assert_same(what, &sink_rows(&self.case.output()).await, &hot_songs_batch(&self.case.input()).await);
     }
 }
@@ -83,6 +88,22 @@ async fn a_job_on_minio_and_dynamodb_killed_over_and_over_gives_the_batch_result
     }
     assert!(kills >= KILLS, "only {kills} kills before the job was done: give it more rows");
     real.assert_equals_batch("after kills").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_behind_networks_that_cut_delay_and_drop_gives_the_batch_result() {
+    let _alone = STACK.lock().await;
+    let objects = Network::start(&variable("WEIR_TEST_S3_ENDPOINT"), 7);
+    let table = Network::start(&variable("WEIR_TEST_DYNAMODB_ENDPOINT"), 8);
+    let real = RealCase::new(1_000_000);
+    let mut run = real.run(&["--commit-interval", "20ms"]);
+    run.env("AWS_ENDPOINT_URL_S3", &objects.endpoint).env("AWS_ENDPOINT_URL_DYNAMODB", &table.endpoint);
+    let output = run.output().expect("weir starts");
+    let (objects, table) = (objects.counts(), table.counts());
+    println!("requests and spoilt ones: {objects:?} to the store, {table:?} to the table");
+    assert_ok(&output);
+    assert!(objects.1 >= 5 && table.1 >= 5, "too few faults to mean anything: {objects:?} {table:?}");
+    real.assert_equals_batch("behind bad networks").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,13 +21,13 @@ use weir_functions::collector;
 use weir_functions::connect::{Connectors, Pinned, Target};
 use weir_functions::context::{Ctx, StateBudget, Stop, Tuning, WarmCache};
 use weir_functions::job::{self, Loaded};
-use weir_functions::liveness::Liveness;
 use weir_functions::progress::Progress;
 use weir_functions::worker::{self, Invocation, Left};
 use weir_model::decide::{CheckpointLimits, OwnerLiveness};
 use weir_model::time::Sleep;
 use weir_model::{Clock, Ids, OwnerId, ShardKey};
 use weir_plan::{SinkTable, SourceTable};
+use weir_seams::Liveness;
 use weir_state::{Hook, Hooked, Op, SegmentCache};
 
 use crate::support::{Bag, assert_same};
