@@ -111,11 +111,21 @@ pub struct BadRow {
 pub enum SourceError {
     /// A pinned file has changed: its rows would not be those that earlier commits counted.
     #[error(
-        "file {file} changed while the job was reading it: put the pinned version back, or start a new job under another name"
+        "file {file} changed while the job was reading it: put its old bytes back and run again, or start a new job under another name"
     )]
     Changed {
         /// The file.
         file: String,
+    },
+    /// A large pinned file was written anew, perhaps with the same bytes: only whoever wrote it knows.
+    #[error(
+        "file {file} was written anew while the job was reading it: if its bytes are the old ones, say so with touch -d '{modified}' '{file}' and run again; else put them back, or start a new job under another name"
+    )]
+    Rewritten {
+        /// The file.
+        file: String,
+        /// The pinned version's modification time, as `touch -d` takes it.
+        modified: String,
     },
     /// A pinned file is gone.
     #[error("file {file} is gone while the job was reading it: put it back and run again, the job goes on where it stopped")]

@@ -102,7 +102,7 @@ impl Connectors for LocalConnectors {
     async fn pin(&self, table: &SourceTable) -> Result<Pinned, OptionsError> {
         let options = TableOptions { table: &table.name, options: &table.options };
         let pinned = match options.get("connector") {
-            Some("filesystem") => Pinned::Files(files::discover(self.files.as_ref(), options).await?),
+            Some("filesystem") => Pinned::Files(files::discover(&self.files, options).await?),
             Some("datagen") => Pinned::Start(self.clock.now_micros()),
             Some("nexmark" | "plays") if options.get("rows-per-second").is_some() => Pinned::Start(self.clock.now_micros()),
             Some("nexmark" | "plays") => Pinned::Nothing,

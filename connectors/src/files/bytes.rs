@@ -7,11 +7,11 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
-use object_store::ObjectStore;
 use tokio::task::JoinHandle;
 use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
 
-use super::listing::{Compression, PinnedFile, read_pinned, shown};
+use super::listing::Compression;
+use super::pinned::{PinnedFile, PinnedStore, shown};
 use crate::source::SourceError;
 
 /// Bytes asked of the store at once.
@@ -52,7 +52,7 @@ impl std::fmt::Debug for ByteStream {
 
 impl ByteStream {
     /// The bytes of `file` from decoded offset `from`; those before `end` are read ahead, later ones on demand.
-    pub(crate) fn open(store: Arc<dyn ObjectStore>, file: Arc<PinnedFile>, from: u64, end: u64) -> Result<Self, SourceError> {
+    pub(crate) fn open(store: PinnedStore, file: Arc<PinnedFile>, from: u64, end: u64) -> Result<Self, SourceError> {
         let damaged = |error: std::io::Error| SourceError::format(&shown(&file.path), error.to_string());
         let inflate = match file.compression {
             Compression::None => return Ok(Self::Plain(Ranges::new(store, file, from, end.saturating_add(TAIL_BYTES)))),
@@ -107,7 +107,7 @@ fn drop_skipped(out: &mut Vec<u8>, before: usize, skip: &mut u64) {
 
 /// Ranges of a pinned file, in order.
 pub(crate) struct Ranges {
-    store: Arc<dyn ObjectStore>,
+    store: PinnedStore,
     file: Arc<PinnedFile>,
     next: u64,
     /// Ranges below it are read ahead.
@@ -116,7 +116,7 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    fn new(store: Arc<dyn ObjectStore>, file: Arc<PinnedFile>, from: u64, eager_end: u64) -> Self {
+    fn new(store: PinnedStore, file: Arc<PinnedFile>, from: u64, eager_end: u64) -> Self {
         let mut ranges = Self { store, next: from, eager_end: eager_end.min(file.bytes), file, ahead: VecDeque::new() };
         ranges.read_ahead();
         ranges
@@ -126,8 +126,8 @@ impl Ranges {
         while self.ahead.len() < AHEAD && self.next < self.eager_end {
             let range = self.next..(self.next + RANGE_BYTES).min(self.eager_end);
             self.next = range.end;
-            let (store, file) = (Arc::clone(&self.store), Arc::clone(&self.file));
-            self.ahead.push_back(tokio::spawn(async move { read_pinned(store.as_ref(), &file, range).await }));
+            let (store, file) = (self.store.clone(), Arc::clone(&self.file));
+            self.ahead.push_back(tokio::spawn(async move { store.read(&file, range).await }));
         }
     }
 
@@ -142,7 +142,7 @@ impl Ranges {
             return Ok(None);
         }
         self.next = range.end;
-        read_pinned(self.store.as_ref(), &self.file, range).await.map(Some)
+        self.store.read(&self.file, range).await.map(Some)
     }
 }
 

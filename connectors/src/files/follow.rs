@@ -88,7 +88,7 @@ impl FollowReader {
         let mut unsettled = BTreeMap::new();
         for local in expand(options).map_err(failed)? {
             // A file may vanish between the two calls: it was never picked up, so nothing is lost.
-            let Ok(found) = look(self.source.store.as_ref(), options, &local).await else { continue };
+            let Ok(found) = look(self.source.store.store(), options, &local).await else { continue };
             if self.known.contains(&found.file.path) {
                 continue;
             }
@@ -100,10 +100,15 @@ impl FollowReader {
         }
         self.unsettled = unsettled;
         settled.sort_by(|a, b| (a.0, &a.1.path).cmp(&(b.0, &b.1.path)));
-        let picked_up = !settled.is_empty();
+        let mut picked_up = false;
         for (_, file) in settled {
-            self.known.insert(file.path.clone());
-            Arc::make_mut(&mut self.listing).pin(self.source.store.as_ref(), options, file).await.map_err(failed)?;
+            let path = file.path.clone();
+            match Arc::make_mut(&mut self.listing).pin(&self.source.store, options, file).await {
+                Ok(()) => picked_up |= self.known.insert(path),
+                // Written again since the two looks: it has to settle anew.
+                Err(SourceError::Changed { .. } | SourceError::Vanished { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(picked_up)
     }

@@ -1,17 +1,16 @@
 //! Which files a job reads, pinned by version, and how they are cut into splits.
 
-use std::ops::Range;
 use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{GetOptions, ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde::{Deserialize, Serialize};
 
 use super::options::{FileOptions, Mode};
+use super::pinned::{PinnedFile, PinnedStore, shown};
 use crate::options::{OptionsError, TableOptions};
 use crate::source::SourceError;
 
@@ -56,19 +55,6 @@ pub enum Compression {
     Zstd,
 }
 
-/// One file at one version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PinnedFile {
-    /// Path in the store, encoded as the store writes it.
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// Version: reads are conditional on it.
-    pub e_tag: Option<String>,
-    /// Compression.
-    pub compression: Compression,
-}
-
 /// A part of a file that one lane reads at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Split {
@@ -101,7 +87,7 @@ pub fn local_store() -> Arc<dyn ObjectStore> {
 ///
 /// # Errors
 /// [`OptionsError`] naming the path or option; also if a bounded source's path names no file.
-pub async fn discover(store: &dyn ObjectStore, options: TableOptions<'_>) -> Result<FileListing, OptionsError> {
+pub async fn discover(store: &Arc<dyn ObjectStore>, options: TableOptions<'_>) -> Result<FileListing, OptionsError> {
     let options = FileOptions::new(options)?;
     let mut listing = FileListing { format: options.format, files: Vec::new(), splits: Vec::new() };
     let found = expand(&options)?;
@@ -112,9 +98,11 @@ pub async fn discover(store: &dyn ObjectStore, options: TableOptions<'_>) -> Res
     if found.is_empty() {
         return Err(options.error(format!("path {} names no file: give a file, a folder with files, or a glob", options.path)));
     }
+    let store = PinnedStore::new(Arc::clone(store));
     for local in found {
-        let found = look(store, &options, &local).await?;
-        listing.pin(store, &options, found.file).await?;
+        let found = look(store.store(), &options, &local).await?;
+        let pinned = listing.pin(&store, &options, found.file).await;
+        pinned.map_err(|error| options.error(error.to_string()))?;
     }
     Ok(listing)
 }
@@ -130,21 +118,21 @@ pub(super) async fn look(store: &dyn ObjectStore, options: &FileOptions, local: 
     let unreadable = |error: &dyn std::fmt::Display| options.error(format!("file {} cannot be read: {error}", local.display()));
     let path = Path::from_absolute_path(local).map_err(|error| unreadable(&error))?;
     let meta = store.head(&path).await.map_err(|error| unreadable(&error))?;
-    let file =
-        PinnedFile { path: path.to_string(), bytes: meta.size, e_tag: meta.e_tag, compression: options.compression_of(local) };
+    let file = PinnedFile {
+        path: path.to_string(),
+        bytes: meta.size,
+        e_tag: meta.e_tag,
+        compression: options.compression_of(local),
+        content: None,
+    };
     Ok(Found { file, modified_micros: meta.last_modified.timestamp_micros() })
 }
 
 impl FileListing {
-    /// Adds a file and its splits.
-    pub(super) async fn pin(
-        &mut self,
-        store: &dyn ObjectStore,
-        options: &FileOptions,
-        file: PinnedFile,
-    ) -> Result<(), OptionsError> {
-        let splits = splits(store, &file, self.files.len(), options).await.map_err(|error| options.error(error.to_string()))?;
-        self.splits.extend(splits);
+    /// Adds a file and its splits, or leaves the listing as it is.
+    pub(super) async fn pin(&mut self, store: &PinnedStore, options: &FileOptions, file: PinnedFile) -> Result<(), SourceError> {
+        let file = store.known(file).await?;
+        self.splits.extend(splits(store, &file, self.files.len(), options).await?);
         self.files.push(file);
         Ok(())
     }
@@ -180,12 +168,7 @@ pub(super) fn expand(options: &FileOptions) -> Result<Vec<PathBuf>, OptionsError
     Ok(found)
 }
 
-async fn splits(
-    store: &dyn ObjectStore,
-    file: &PinnedFile,
-    index: usize,
-    options: &FileOptions,
-) -> Result<Vec<Split>, SourceError> {
+async fn splits(store: &PinnedStore, file: &PinnedFile, index: usize, options: &FileOptions) -> Result<Vec<Split>, SourceError> {
     if options.format == Format::Parquet {
         let metadata = parquet_metadata(store, file).await?;
         let rows = metadata.row_groups().iter().map(|group| u64::try_from(group.num_rows()).unwrap_or(0));
@@ -203,37 +186,20 @@ pub(super) fn cut(file: usize, bytes: u64, step: u64) -> Vec<Split> {
 }
 
 /// Reads a Parquet footer, on condition of the pinned version.
-pub(crate) async fn parquet_metadata(store: &dyn ObjectStore, file: &PinnedFile) -> Result<ParquetMetaData, SourceError> {
+pub(crate) async fn parquet_metadata(store: &PinnedStore, file: &PinnedFile) -> Result<ParquetMetaData, SourceError> {
     let damaged = |message: String| SourceError::format(&shown(&file.path), format!("{message}: is it Parquet?"));
     if file.bytes < 12 {
         return Err(damaged(format!("it has only {} bytes", file.bytes)));
     }
     let tail_start = file.bytes.saturating_sub(FOOTER_BYTES);
-    let tail = read_pinned(store, file, tail_start..file.bytes).await?;
+    let tail = store.read(file, tail_start..file.bytes).await?;
     let length_at = tail.len() - 8;
     let length = tail[length_at..length_at + 4].try_into().map(u32::from_le_bytes).unwrap_or(0);
     let footer_start = (file.bytes - 8).checked_sub(u64::from(length)).filter(|_| tail.ends_with(b"PAR1"));
     let footer_start = footer_start.ok_or_else(|| damaged("it does not end in a Parquet footer".to_owned()))?;
     let footer = match footer_start.checked_sub(tail_start).and_then(|skip| usize::try_from(skip).ok()) {
         Some(skip) => tail.slice(skip..length_at),
-        None => read_pinned(store, file, footer_start..file.bytes - 8).await?,
+        None => store.read(file, footer_start..file.bytes - 8).await?,
     };
     ParquetMetaDataReader::decode_metadata(&footer).map_err(|error| damaged(error.to_string()))
-}
-
-/// Reads a range of a file, on condition of the pinned version.
-pub(crate) async fn read_pinned(store: &dyn ObjectStore, file: &PinnedFile, range: Range<u64>) -> Result<Bytes, SourceError> {
-    let name = shown(&file.path);
-    let wanted = range.end - range.start;
-    let options = GetOptions { if_match: file.e_tag.clone(), range: Some(range.into()), ..GetOptions::default() };
-    // Parsed, not converted: converting would encode what is encoded already.
-    let path = Path::parse(&file.path).map_err(|error| SourceError::format(&name, error.to_string()))?;
-    let result = store.get_opts(&path, options).await.map_err(|error| SourceError::store(&name, error))?;
-    let bytes = result.bytes().await.map_err(|error| SourceError::store(&name, error))?;
-    if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(SourceError::Changed { file: name }) }
-}
-
-/// A pinned path as people write it.
-pub(crate) fn shown(path: &str) -> String {
-    format!("/{path}")
 }

@@ -1,7 +1,8 @@
 //! Files as a source: NDJSON, CSV and Parquet; globs and folders; gzip and zstd; large files split over lanes.
 //!
 //! What is read is pinned: path, size and version of every file, and its splits, when the job is created or (continuous) when the file
-//! is picked up. A file that changes or vanishes under a running job is an error that names it, never other rows.
+//! is picked up. A file that changes or vanishes under a running job is an error that names it, never other rows; put back, it is read
+//! on (`pinned` says what that rests on).
 //!
 //! ```text
 //! listing --splits--> lane: ranges read ahead -> blocks of whole records -> plain? columns : Arrow's decoder -> batch, bad rows
@@ -10,6 +11,7 @@
 
 mod listing;
 mod options;
+mod pinned;
 
 pub(crate) mod conform;
 mod follow;
@@ -34,9 +36,10 @@ use async_trait::async_trait;
 use object_store::ObjectStore;
 use weir_model::{Clock, Offset};
 
-pub use listing::{Compression, FileListing, Format, PinnedFile, Split, discover, local_store};
+pub use listing::{Compression, FileListing, Format, Split, discover, local_store};
 pub use options::{FileOptions, Mode, OPTIONS};
 pub(crate) use options::{format, local_path};
+pub use pinned::{Content, ContentHash, Extent, PinnedFile};
 
 use crate::options::{OptionsError, TableOptions};
 use crate::source::{Source, SourceError, SourceReader};
@@ -44,7 +47,7 @@ use crate::source::{Source, SourceError, SourceReader};
 /// Pinned files.
 #[derive(Debug, Clone)]
 pub struct FileSource {
-    store: Arc<dyn ObjectStore>,
+    store: pinned::PinnedStore,
     listing: Arc<FileListing>,
     schema: SchemaRef,
     options: FileOptions,
@@ -70,7 +73,7 @@ impl FileSource {
             ));
         }
         check_columns(&options, &schema)?;
-        Ok(Self { store, listing, schema, options, clock: None })
+        Ok(Self { store: pinned::PinnedStore::new(store), listing, schema, options, clock: None })
     }
 
     /// The files of `listing` and those that appear later. For callers that keep the readers' ledger with the offsets they commit.
@@ -88,7 +91,7 @@ impl FileSource {
     ) -> Result<Self, OptionsError> {
         let options = FileOptions { mode: Mode::Continuous, ..FileOptions::new(options)? };
         check_columns(&options, &schema)?;
-        Ok(Self { store, listing, schema, options, clock: Some(clock) })
+        Ok(Self { store: pinned::PinnedStore::new(store), listing, schema, options, clock: Some(clock) })
     }
 
     fn reader(
@@ -98,7 +101,7 @@ impl FileSource {
         from: Offset,
         projection: &[usize],
     ) -> Result<Box<dyn SourceReader>, SourceError> {
-        let lane = Lane { store: Arc::clone(&self.store), listing: Arc::clone(listing), step: u64::from(step.max(1)), from };
+        let lane = Lane { store: self.store.clone(), listing: Arc::clone(listing), step: u64::from(step.max(1)), from };
         Ok(match listing.format {
             Format::Parquet => Box::new(parquet::ParquetReader::new(lane, &self.schema, projection)?),
             Format::Json | Format::Csv => {
@@ -157,7 +160,7 @@ fn check_columns(options: &FileOptions, schema: &SchemaRef) -> Result<(), Option
 /// A lane's way through the splits.
 #[derive(Debug)]
 struct Lane {
-    store: Arc<dyn ObjectStore>,
+    store: pinned::PinnedStore,
     listing: Arc<FileListing>,
     /// Distance to the lane's next split.
     step: u64,

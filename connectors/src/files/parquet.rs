@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::{BoxFuture, try_join_all};
-use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
@@ -16,7 +15,8 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use weir_model::Offset;
 
-use super::listing::{PinnedFile, parquet_metadata, read_pinned, shown};
+use super::listing::parquet_metadata;
+use super::pinned::{PinnedFile, PinnedStore, shown};
 use super::{Lane, conform};
 use crate::source::{Pull, SourceBatch, SourceError, SourceReader};
 
@@ -55,7 +55,7 @@ impl ParquetReader {
         let metadata = match &self.open {
             Some((index, metadata)) if *index == split.file => metadata.clone(),
             _ => {
-                let metadata = parquet_metadata(self.lane.store.as_ref(), &file).await?;
+                let metadata = parquet_metadata(&self.lane.store, &file).await?;
                 let loaded = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new());
                 loaded.map_err(|error| SourceError::format(&shown(&file.path), error.to_string()))?
             }
@@ -64,7 +64,7 @@ impl ParquetReader {
         let group = usize::try_from(split.start).unwrap_or(usize::MAX);
         let mask = self.mask(&metadata, &file)?;
         let bytes_per_row = projected_bytes(&metadata, group, &mask) / (split.end.max(1) as f64);
-        let reader = PinnedReader { store: Arc::clone(&self.lane.store), file, metadata: Arc::clone(metadata.metadata()) };
+        let reader = PinnedReader { store: self.lane.store.clone(), file, metadata: Arc::clone(metadata.metadata()) };
         let name = shown(&reader.file.path);
         let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
             .with_row_groups(vec![group])
@@ -161,21 +161,20 @@ impl ParquetReader {
 
 /// Ranges of a pinned file.
 struct PinnedReader {
-    store: Arc<dyn ObjectStore>,
+    store: PinnedStore,
     file: PinnedFile,
     metadata: Arc<ParquetMetaData>,
 }
 
 impl AsyncFileReader for PinnedReader {
     fn get_bytes(&mut self, range: std::ops::Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        let read = async move {
-            read_pinned(self.store.as_ref(), &self.file, range).await.map_err(|error| ParquetError::External(Box::new(error)))
-        };
+        let read =
+            async move { self.store.read(&self.file, range).await.map_err(|error| ParquetError::External(Box::new(error))) };
         Box::pin(read)
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<std::ops::Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        let reads = ranges.into_iter().map(|range| read_pinned(self.store.as_ref(), &self.file, range));
+        let reads = ranges.into_iter().map(|range| self.store.read(&self.file, range));
         let all = try_join_all(reads);
         Box::pin(async move { all.await.map_err(|error| ParquetError::External(Box::new(error))) })
     }

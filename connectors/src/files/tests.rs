@@ -29,7 +29,7 @@ async fn source_of(schema: SchemaRef, path: &LocalPath, extra: &[(&str, &str)]) 
     let options = with(path, extra);
     let options = TableOptions { table: "t", options: &options };
     let store = local_store();
-    let listing = Arc::new(discover(store.as_ref(), options).await?);
+    let listing = Arc::new(discover(&store, options).await?);
     FileSource::new(store, listing, schema, options)
 }
 
@@ -342,7 +342,7 @@ async fn a_continuous_source_picks_up_finished_files_once_and_resumes_from_its_l
     let options = with(folder.path(), &[("format", "json"), ("mode", "continuous")]);
     let options = TableOptions { table: "t", options: &options };
     let store = local_store();
-    let listing = Arc::new(discover(store.as_ref(), options).await.unwrap());
+    let listing = Arc::new(discover(&store, options).await.unwrap());
     let clock = Arc::new(TestClock::default());
     let source = FileSource::continuous(store, listing, schema(), options, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     assert!(!source.bounded());

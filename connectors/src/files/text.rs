@@ -13,7 +13,8 @@ use super::Lane;
 use super::bytes::ByteStream;
 use super::decode::{RowDecoder, TextOptions, decode_block};
 use super::lines::{self, Framing};
-use super::listing::{Compression, Format, PinnedFile, shown};
+use super::listing::{Compression, Format};
+use super::pinned::{PinnedFile, shown};
 use crate::source::{Pull, SourceBatch, SourceError, SourceReader};
 
 /// Bytes of a block, more only where one record is longer.
@@ -63,7 +64,7 @@ impl TextReader {
         // One byte before a fresh split tells whether a record begins at its first byte.
         let from = if fresh { start.saturating_sub(1) } else { self.at.at };
         let end = if file.compression == Compression::None { split.end } else { u64::MAX };
-        let bytes = ByteStream::open(Arc::clone(&self.lane.store), Arc::clone(&file), from, end)?;
+        let bytes = ByteStream::open(self.lane.store.clone(), Arc::clone(&file), from, end)?;
         let mut open = OpenSplit { file, bytes, buffer: BytesMut::new(), position: from, end, ended: false };
         if fresh && start > 0 {
             open.skip_to_first().await?;
