@@ -46,7 +46,8 @@ async fn compile_script(sql: &str) -> Result<JobPlan, PlanError> {
             Statement::CreateView { name, columns, query } => planner.create_view(&name, &columns, query).await?,
             Statement::Set { key, value, at } => {
                 if job.options.insert(key.clone(), value).is_some() {
-                    return Err(PlanError::new(format!("'{key}' is set twice")).at(at.line, at.column));
+                    let error = PlanError::new(format!("'{key}' is set twice")).at(at.line, at.column);
+                    return Err(error.hint("keep one of them"));
                 }
             }
             Statement::Insert(insert) => job.pipelines.push(planner.insert(insert).await?),
@@ -97,7 +98,8 @@ impl Planner {
         let mut order: Vec<String> = Vec::new();
         for column in &create.columns {
             if order.contains(&column.name.value) {
-                return Err(PlanError::new(format!("column {} is declared twice", column.name.value)).at_ident(&column.name));
+                let error = PlanError::new(format!("column {} is declared twice", column.name.value)).at_ident(&column.name);
+                return Err(error.hint("give one of them another name"));
             }
             order.push(column.name.value.clone());
         }
@@ -152,7 +154,8 @@ impl Planner {
     async fn with_views(&self, with: With, query: Box<Query>) -> Result<LogicalPlan, PlanError> {
         if with.recursive {
             let place = with.with_token.0.span.start;
-            return Err(PlanError::new("WITH RECURSIVE is not supported").at(place.line, place.column));
+            let error = PlanError::new("WITH RECURSIVE is not supported").at(place.line, place.column);
+            return Err(error.hint("write each step as a view or a WITH of its own"));
         }
         for cte in with.cte_tables {
             let columns: Vec<Ident> = cte.alias.columns.into_iter().map(|column| column.name).collect();
@@ -212,7 +215,7 @@ fn view(name: &Ident, columns: &[Ident], plan: LogicalPlan) -> Result<LogicalPla
     let found = plan.schema().fields().len();
     if !columns.is_empty() && columns.len() != found {
         let message = format!("view {} names {} columns, its query has {found}", name.value, columns.len());
-        return Err(PlanError::new(message).at_ident(name));
+        return Err(PlanError::new(message).at_ident(name).hint("name every column of the query, or none"));
     }
     let builder = LogicalPlanBuilder::from(plan);
     let renamed = if columns.is_empty() {

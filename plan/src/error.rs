@@ -18,6 +18,9 @@ const PREFIXES: [&str; 6] = [
     "Optimizer rule failed: ",
 ];
 
+/// What to do without `FOR SYSTEM_TIME AS OF`.
+pub(crate) const TEMPORAL: &str = "temporal and lookup joins are not supported yet: read one stream per INSERT";
+
 /// Text that cannot be compiled. Shows like a compiler's message, with the line and a caret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct PlanError {
@@ -138,7 +141,12 @@ impl PlanError {
         let place = number("Line:").zip(number("Column:"));
         let message = text.rsplit_once(" at Line:").map_or(text, |(message, _)| message);
         let message = message.replacen("Expected:", "expected", 1).replace("found:", "found");
-        let error = if message.to_lowercase().contains("recursion") { too_deep() } else { Self::new(message) };
+        let error = match message.to_lowercase() {
+            said if said.contains("recursion") => too_deep(),
+            // The parser looks for FOR UPDATE there.
+            said if said.ends_with("found system_time") => Self::new("FOR SYSTEM_TIME AS OF is not supported").hint(TEMPORAL),
+            _ => Self::new(message),
+        };
         match place {
             Some((line, column)) => error.at(line, column),
             None => error,

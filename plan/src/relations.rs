@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::PlanError;
 use crate::catalog::Catalog;
+use crate::error::TEMPORAL;
 use crate::window_assign::{ROWTIME_KEY, WindowAssign, is_unchanged};
 
 /// Plans table factors from the script's catalog.
@@ -61,7 +62,7 @@ impl Relations {
         let clauses = [
             (args.is_some(), "arguments of a table", TUMBLE_FORM),
             (!with_hints.is_empty(), "WITH hints of a table", "leave them out: options stand in the table's WITH"),
-            (version.is_some(), "FOR SYSTEM_TIME AS OF", "temporal and lookup joins are not supported yet"),
+            (version.is_some(), "FOR SYSTEM_TIME AS OF", TEMPORAL),
             (*with_ordinality, "WITH ORDINALITY", "leave it out"),
             (!partitions.is_empty(), "PARTITION of a table", "leave it out"),
             (json_path.is_some(), "a JSON path after a table", "name the field of the column instead"),
@@ -103,7 +104,8 @@ impl Relations {
         let time = descriptor(time).ok_or_else(|| wrong_tumble(name))?;
         let size_micros = interval_micros(size)?;
         if size_micros <= 0 {
-            return Err(PlanError::new("the window's size must be above zero").at_ident(name));
+            let error = PlanError::new("the window's size must be above zero").at_ident(name);
+            return Err(error.hint(format!("write {TUMBLE_FORM}")));
         }
         let offset_micros = offset.map_or(Ok(0), interval_micros)?;
         let input = self.named(table)?;

@@ -50,7 +50,8 @@ pub(super) fn watermark(
         }
     };
     if delay_micros < 0 {
-        return Err(PlanError::new("a watermark cannot be ahead of its rows").at_ident(column));
+        let error = PlanError::new("a watermark cannot be ahead of its rows").at_ident(column);
+        return Err(error.hint(format!("write {0} - INTERVAL '5' SECOND, or {0} alone", column.value)));
     }
     Ok(DeclaredRowtime { column: column.value.clone(), delay_micros })
 }

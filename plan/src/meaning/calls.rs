@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{DataType, Spanned};
 use super::ast::{as_number, as_text, bigint, binary, call, case, cast, double, nested, null, number, text};
 use super::dates::format_of;
 use super::rules::{Rule, names, rule};
-use crate::PlanError;
+use crate::{PlanError, aggregates};
 
 type Rewritten = Result<Option<Expr>, PlanError>;
 
@@ -80,7 +80,10 @@ fn of_call(function: &Function) -> Rewritten {
     let name = written.to_lowercase();
     match rule(&name) {
         Rule::Known => {}
-        Rule::Refused(why) => return Err(PlanError::new(format!("{written} is not supported: it {why}"))),
+        Rule::Refused(why) => {
+            let error = PlanError::new(format!("{written} is not supported: it {why}"));
+            return Err(error.hint(aggregates::supported()));
+        }
         Rule::RefusedFor(why) => return Err(PlanError::new(format!("{written} is not supported")).hint(why)),
         Rule::Unknown => return Err(PlanError::new(format!("unknown function {written}")).did_you_mean(&name, names(), "")),
     }

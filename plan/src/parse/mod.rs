@@ -226,7 +226,8 @@ impl FlinkParser<'_> {
             self.expect(&Token::Eq)?;
             let value = self.string("a quoted value")?;
             if options.insert(key.clone(), value).is_some() {
-                return Err(PlanError::new(format!("option '{key}' is given twice")).at(at.line, at.column));
+                let error = PlanError::new(format!("option '{key}' is given twice")).at(at.line, at.column);
+                return Err(error.hint("keep one of them"));
             }
             if !self.parser.consume_token(&Token::Comma) && self.parser.peek_token().token != Token::RParen {
                 return Err(self.unexpected("',' or ')'"));

@@ -71,7 +71,8 @@ impl FlinkParser<'_> {
             self.expect_word("AS")?;
             let expr = self.expr()?;
             if table.watermark.is_some() {
-                return Err(PlanError::new(format!("table {} has two watermarks", table.name.value)).at_ident(&column));
+                let error = PlanError::new(format!("table {} has two watermarks", table.name.value)).at_ident(&column);
+                return Err(error.hint("keep the one on the column that windows use; read the other time as a plain column"));
             }
             table.watermark = Some((column, expr));
         } else if self.peek_word("PRIMARY") || self.word("CONSTRAINT") {
