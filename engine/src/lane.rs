@@ -5,7 +5,8 @@
 //! ```text
 //! source batch -> sort by fate -> fragment -> PaneTable per pane -> end of epoch: partial rows sorted by key group
 //!                      |-> behind the lane's own watermark: travels as rows (R3)
-//!                      `-> no event time, or beyond now + skew: dead letters (W3)
+//!                      |-> no event time, or beyond now + skew: dead letters (W3)
+//!                      `-> an expression fails on it: dead letters, or the job stops, as the source's 'on-error' says
 //! ```
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::fragment::FragmentRunner;
 use crate::pane_table::{KEY_GROUP_COLUMN, PaneShape, PaneTable};
 use crate::panes::split_by_pane;
 use crate::rowtime::{Misfit, RowtimeReader};
+use crate::sieve::{FailedRow, Failing, Sieve};
 
 /// What one epoch of a lane made.
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ pub struct LaneEpoch {
     pub rows: Vec<RecordBatch>,
     /// Rows without a place in time, and why.
     pub misfits: Vec<(Misfit, RecordBatch)>,
+    /// Rows on which an expression failed.
+    pub failed: Vec<FailedRow>,
     /// Rows read.
     pub events: u64,
     /// Rows that a filter dropped.
@@ -55,6 +59,7 @@ pub struct LaneOperator {
     before: Watermark,
     after: Watermark,
     scratch: Vec<usize>,
+    sieve: Sieve,
 }
 
 impl LaneOperator {
@@ -86,6 +91,7 @@ impl LaneOperator {
             before: watermark,
             after: watermark,
             scratch: Vec::new(),
+            sieve: Sieve { table: pipeline.source.name.clone(), on_error: pipeline.source.on_error },
         })
     }
 
@@ -126,6 +132,12 @@ impl LaneOperator {
             + self.epoch.rows.iter().map(RecordBatch::num_rows).sum::<usize>()
     }
 
+    /// Rows of this epoch on which an expression failed.
+    #[must_use]
+    pub fn failed_rows(&self) -> usize {
+        self.epoch.failed.len()
+    }
+
     /// Bytes gathered in this epoch. Not free: asks every table and batch.
     #[must_use]
     pub fn gathered_bytes(&self) -> usize {
@@ -139,13 +151,19 @@ impl LaneOperator {
     /// - `latest_micros`: latest event time that is not quarantined.
     ///
     /// # Errors
-    /// [`EngineError::Query`] if an expression fails on a row.
+    /// [`EngineError::Row`] if an expression fails on a row and the source's rows are not set aside then.
     pub async fn push(&mut self, rows: RecordBatch, latest_micros: i64) -> Result<(), EngineError> {
         self.epoch.events += rows.num_rows() as u64;
         let Some(rowtime) = &self.rowtime else { return self.push_on_time(rows).await };
         // A stateless pipeline has no use for order: only a row without a place in time is held back.
         let before = if self.shape.is_some() { self.before } else { Watermark::NONE };
-        let timed = rowtime.sort(rows, before, latest_micros)?;
+        let timed = match rowtime.sort(rows.clone(), before, latest_micros) {
+            Err(error) => {
+                let good = self.sieve.good(Failing::Time(rowtime), &rows, error, &mut self.epoch.failed).await?;
+                rowtime.sort(good, before, latest_micros)?
+            }
+            timed => timed?,
+        };
         self.after = self.after.max(timed.watermark.unwrap_or(Watermark::NONE));
         self.epoch.misfits.extend(timed.misfits);
         if let Some(behind) = timed.behind {
@@ -158,8 +176,7 @@ impl LaneOperator {
     }
 
     async fn push_on_time(&mut self, rows: RecordBatch) -> Result<(), EngineError> {
-        let rows_in = rows.num_rows();
-        let outputs = self.input.run(vec![rows]).await?;
+        let (rows_in, outputs) = self.run_input(rows).await?;
         self.epoch.filtered += (rows_in - outputs.iter().map(RecordBatch::num_rows).sum::<usize>()) as u64;
         let Some(shape) = self.shape.clone() else {
             self.epoch.rows.extend(outputs);
@@ -177,10 +194,29 @@ impl LaneOperator {
         Ok(())
     }
 
+    /// Runs the input fragment; returns how many rows passed it, and its output.
+    async fn run_input(&mut self, rows: RecordBatch) -> Result<(usize, Vec<RecordBatch>), EngineError> {
+        match self.input.run(vec![rows.clone()]).await {
+            Err(error) => {
+                let step = Failing::Fragment(&mut self.input);
+                let good = self.sieve.good(step, &rows, error, &mut self.epoch.failed).await?;
+                Ok((good.num_rows(), self.input.run(vec![good]).await?))
+            }
+            outputs => Ok((rows.num_rows(), outputs?)),
+        }
+    }
+
     /// Rows behind the lane's watermark keep all their columns; those a filter drops go no further.
     async fn push_behind(&mut self, rows: RecordBatch) -> Result<(), EngineError> {
         let (Some(shape), Some(fragment)) = (self.shape.clone(), self.with_row.as_mut()) else { return Ok(()) };
-        let survivors = run_with_row(fragment, &rows).await?;
+        let (rows, survivors) = match run_with_row(fragment, &rows).await {
+            Err(error) => {
+                let good = self.sieve.good(Failing::Numbered(fragment), &rows, error, &mut self.epoch.failed).await?;
+                let survivors = run_with_row(fragment, &good).await?;
+                (good, survivors)
+            }
+            survivors => (rows, survivors?),
+        };
         let mut kept = 0;
         for (output, row_numbers) in survivors {
             kept += output.num_rows();

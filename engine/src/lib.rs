@@ -20,6 +20,7 @@ pub mod rowtime;
 mod error;
 mod moments;
 mod open_panes;
+mod sieve;
 mod sorted_rows;
 mod spill;
 
@@ -27,3 +28,4 @@ pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
 pub use merge::{CheckpointPass, FIRED_ROWS_MAX, MergeOperator};
 pub use open_panes::StateBudget;
+pub use sieve::FailedRow;

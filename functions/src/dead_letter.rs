@@ -1,4 +1,4 @@
-//! The dead-letter stream: rows that could not be decoded or have no place in time, kept with their address and the reason.
+//! The dead-letter stream: rows that could not be decoded, have no place in time, or on which an expression failed, kept with their address and the reason.
 //!
 //! | column | type | meaning |
 //! | --- | --- | --- |
@@ -13,7 +13,7 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, StringBuilder, UInt64Build
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use weir_connectors::BadRow;
-use weir_engine::rowtime::Misfit;
+use weir_engine::LaneEpoch;
 use weir_model::ShardKey;
 
 /// Columns of the stream.
@@ -31,7 +31,7 @@ pub fn schema() -> SchemaRef {
 ///
 /// # Errors
 /// [`ArrowError`] if a row cannot be shown as JSON.
-pub fn rows(misfits: &[(Misfit, RecordBatch)], bad: &[BadRow], lane: ShardKey) -> Result<Option<RecordBatch>, ArrowError> {
+pub fn rows(epoch: &LaneEpoch, bad: &[BadRow], lane: ShardKey) -> Result<Option<RecordBatch>, ArrowError> {
     let (mut source, mut offset) = (StringBuilder::new(), UInt64Builder::new());
     let (mut reason, mut raw) = (StringBuilder::new(), StringBuilder::new());
     for row in bad {
@@ -40,7 +40,9 @@ pub fn rows(misfits: &[(Misfit, RecordBatch)], bad: &[BadRow], lane: ShardKey) -
         reason.append_value(&row.reason);
         raw.append_value(String::from_utf8_lossy(&row.raw));
     }
-    for (misfit, rows) in misfits {
+    let misfits = epoch.misfits.iter().map(|(misfit, rows)| (misfit.reason(), rows));
+    let failed = epoch.failed.iter().map(|failed| (failed.reason.as_str(), &failed.row));
+    for (why, rows) in misfits.chain(failed) {
         let mut writer = datafusion::arrow::json::LineDelimitedWriter::new(Vec::new());
         writer.write(rows)?;
         writer.finish()?;
@@ -49,7 +51,7 @@ pub fn rows(misfits: &[(Misfit, RecordBatch)], bad: &[BadRow], lane: ShardKey) -
         for _ in 0..rows.num_rows() {
             source.append_value(format!("lane {lane}"));
             offset.append_null();
-            reason.append_value(misfit.reason());
+            reason.append_value(why);
             raw.append_option(lines.next());
         }
     }

@@ -22,7 +22,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
-use crate::job::{Fragment, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
+use crate::job::{Fragment, OnError, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
 use crate::window_assign::{Bound, WindowAssign};
 use crate::{FragmentInput, PlanError, functions};
 
@@ -288,11 +288,21 @@ fn source_table(scan: &TableScan, catalog: &Catalog) -> Result<SourceTable, CutE
         expr,
         delay_micros: declared.delay_micros,
     });
-    Ok(SourceTable {
-        name: table.name.clone(),
-        schema: Arc::clone(&table.schema),
-        projection,
-        options: table.options.clone(),
-        rowtime,
-    })
+    let mut options = table.options.clone();
+    let on_error = on_error(table, options.remove(ON_ERROR).as_deref())?;
+    Ok(SourceTable { name: table.name.clone(), schema: Arc::clone(&table.schema), projection, options, rowtime, on_error })
+}
+
+/// The option of a source that says what happens to rows on which an expression fails; no connector sees it.
+const ON_ERROR: &str = "on-error";
+
+fn on_error(table: &Table, written: Option<&str>) -> Result<OnError, PlanError> {
+    match written {
+        None | Some("stop") => Ok(OnError::Stop),
+        Some("dead-letter") => Ok(OnError::DeadLetter),
+        Some(other) => {
+            let error = PlanError::new(format!("'{ON_ERROR}' = '{other}' of {} is not understood", table.name));
+            Err(error.did_you_mean(other, ["stop", "dead-letter"], "write 'stop' or 'dead-letter'"))
+        }
+    }
 }

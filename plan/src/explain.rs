@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::job::{JobPlan, Pipeline, WindowStage};
+use crate::job::{JobPlan, OnError, Pipeline, WindowStage};
 use crate::types::type_name;
 
 /// Describes `plan` for people; one block per INSERT.
@@ -30,6 +30,9 @@ fn pipeline_text(text: &mut String, index: usize, pipeline: &Pipeline, stage: &m
     match &source.rowtime {
         Some(rowtime) => writeln!(text, "    watermark   {} - {}", rowtime.column, duration(rowtime.delay_micros))?,
         None => writeln!(text, "    watermark   none needed")?,
+    }
+    if source.on_error == OnError::DeadLetter {
+        writeln!(text, "    on error    the row goes to the dead letters")?;
     }
     for line in pipeline.input.plan.display_indent().to_string().lines() {
         writeln!(text, "    fragment    {line}")?;

@@ -47,6 +47,18 @@ pub struct SourceTable {
     pub options: BTreeMap<String, String>,
     /// Event time, if a watermark is declared.
     pub rowtime: Option<Rowtime>,
+    /// What happens to a row on which an expression fails before any state: `'on-error'`.
+    pub on_error: OnError,
+}
+
+/// What happens to a row on which an expression fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnError {
+    /// The job stops and shows it.
+    #[default]
+    Stop,
+    /// It goes to the dead letters, and the rest goes on.
+    DeadLetter,
 }
 
 /// `WATERMARK FOR column AS column - delay`.

@@ -32,5 +32,5 @@ pub use compile::compile;
 pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
-pub use job::{AggregateSpec, Fragment, JobPlan, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
+pub use job::{AggregateSpec, Fragment, JobPlan, OnError, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
 pub use suggest::nearest;

@@ -147,7 +147,7 @@ impl LaneShard {
             }
             self.head.ledger.push(published.add_ledger(round, ctx, maker, part));
         }
-        if let Some(dead) = dead_letter::rows(&epoch.misfits, &read.bad, self.head.shard)? {
+        if let Some(dead) = dead_letter::rows(epoch, &read.bad, self.head.shard)? {
             published.add(round, ctx, maker, SegmentKind::Dead, &dead_letter::schema(), &[(ShardId(0), vec![dead])])?;
         }
         Ok((published, handed))
@@ -166,7 +166,7 @@ impl LaneShard {
     ) -> Result<weir_model::CommitEntry, WorkerError> {
         let count = |rows: &[RecordBatch]| rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
         let misfits: u64 = epoch.misfits.iter().map(|(_, rows)| rows.num_rows() as u64).sum();
-        let dead = misfits + read.bad.len() as u64;
+        let dead = misfits + (epoch.failed.len() + read.bad.len()) as u64;
         let results = count(&epoch.rows);
         let dropped = if self.keeps_results { 0 } else { results };
         ctx.progress.dead.add(dead);

@@ -45,7 +45,7 @@ impl Read {
     /// Whether the epoch must be cut.
     pub(super) fn is_full(&self, tuning: &Tuning, operator: &LaneOperator) -> bool {
         self.rows >= tuning.epoch_rows_max
-            || self.bad.len() >= tuning.bad_rows_max
+            || self.bad.len() + operator.failed_rows() >= tuning.bad_rows_max
             || operator.gathered_rows() >= tuning.gathered_rows_max
             || operator.gathered_bytes() >= tuning.gathered_bytes_max
     }
