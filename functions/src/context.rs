@@ -74,7 +74,7 @@ impl Default for Tuning {
             rounds_in_flight: 2,
             publish_rows_max: 4 << 20,
             publish_bytes_max: 64 << 20,
-            checkpoints: CheckpointLimits { replay_epochs_max: 64, interval: None, ..CheckpointLimits::default() },
+            checkpoints: CheckpointLimits { replay_epochs_max: 64, ..CheckpointLimits::default() },
             fired_rows_max: FIRED_ROWS_MAX,
             state: StateBudget::default(),
         }

@@ -307,10 +307,10 @@ impl Loaded {
     }
 }
 
-/// The build that ran a batch, as recipes name it (R6).
+/// The build that ran a batch, as recipes name it (R6): version, architecture, and what its results follow from (`build.rs`).
 #[must_use]
 pub fn build() -> String {
-    format!("{}+{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
+    format!("{}+{}+{}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, env!("WEIR_SOURCES"))
 }
 
 /// Shared ownership of a loaded job.

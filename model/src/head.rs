@@ -217,12 +217,6 @@ impl Head {
         self.inputs.get(&upstream.to_string()).copied().unwrap_or_default()
     }
 
-    /// The entry of `epoch`, if it is still in the head.
-    #[must_use]
-    pub fn recent_entry(&self, epoch: Epoch) -> Option<&CommitEntry> {
-        self.recent.iter().find(|entry| entry.epoch == epoch)
-    }
-
     /// Whether the commit `id` is among the recent ones (T5); older ones lie in the manifest.
     #[must_use]
     pub fn has_recent_commit(&self, id: CommitId) -> bool {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ShardId;
-use crate::key_group::{KeyGroup, KeyGroupRange};
+use crate::key_group::KeyGroupRange;
 
 /// One shard of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,11 +48,5 @@ impl Layout {
     fn of(key_groups: u16, ranges: Vec<KeyGroupRange>) -> Self {
         let shards = (0..).map(ShardId).zip(ranges).map(|(shard, range)| ShardLayout { shard, range, parents: Vec::new() });
         Self { format: LAYOUT_FORMAT, key_groups, shards: shards.collect() }
-    }
-
-    /// The shard that owns `group`; `None` only in a stage that owns no keys.
-    #[must_use]
-    pub fn owner_of(&self, group: KeyGroup) -> Option<ShardId> {
-        self.shards.iter().find(|shard| shard.range.contains(group)).map(|shard| shard.shard)
     }
 }

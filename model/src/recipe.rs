@@ -58,7 +58,7 @@ pub struct Recipe {
     pub now_micros: i64,
     /// Version of the plan that ran.
     pub plan: u32,
-    /// Build that ran, as `version+architecture`.
+    /// Build that ran, as `version+architecture+sources`; without sources where rows are only taken in.
     pub build: String,
     /// xxh3 of the data pages of everything published, in the order of the entry's segments; 0 where nothing was.
     pub digest: u64,

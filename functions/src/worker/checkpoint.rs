@@ -4,6 +4,7 @@
 //! commit names it is an orphan like any other (C3).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use weir_engine::CheckpointPass;
@@ -20,6 +21,35 @@ use super::round::Round;
 use crate::context::Ctx;
 use crate::job::Loaded;
 
+/// What a load would replay: the batches since the last checkpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pending {
+    /// Segment bytes they read.
+    bytes: u64,
+    /// Time their folding and firing took here, or their replay where they were loaded.
+    time: Duration,
+    /// The oldest one's instant.
+    since_micros: Option<i64>,
+}
+
+impl Pending {
+    /// One more batch.
+    pub(super) fn add(&mut self, bytes: u64, micros: i64, now_micros: i64) {
+        self.bytes += bytes;
+        self.time += Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        self.since_micros.get_or_insert(now_micros);
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn age(&self, now_micros: i64) -> Duration {
+        let micros = self.since_micros.map_or(0, |since| now_micros.saturating_sub(since));
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    }
+}
+
 impl MergeShard {
     /// A checkpoint where a load would replay too much, or where there is no state to store; none while a pane fires in parts.
     pub(super) async fn checkpoint_if_due(
@@ -28,6 +58,7 @@ impl MergeShard {
         loaded: &Loaded,
         round: &mut Round,
         watermark: Watermark,
+        now_micros: i64,
         consumed: &BTreeMap<String, InputState>,
     ) -> Result<Option<CheckpointRef>, WorkerError> {
         let epoch = self.head.epoch.next();
@@ -35,27 +66,28 @@ impl MergeShard {
         if self.operator.is_firing() {
             return Ok(None);
         }
-        if !empty && decide_checkpoint(&self.replay_cost(), &ctx.tuning.checkpoints) == CheckpointDecision::Wait {
+        if !empty && decide_checkpoint(&self.replay_cost(now_micros), &ctx.tuning.checkpoints) == CheckpointDecision::Wait {
             return Ok(None);
         }
         let objects = self.store_state(ctx, loaded, round).await?;
-        self.replay_bytes = 0;
+        self.pending = Pending::default();
         let mut inputs = self.head.inputs.clone();
         inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
         Ok(Some(CheckpointRef { epoch, objects, inputs, watermark }))
     }
 
     /// The next checkpoint is taken to be as large as the last.
-    fn replay_cost(&self) -> ReplayCost {
+    fn replay_cost(&self, now_micros: i64) -> ReplayCost {
         let last = self.head.checkpoint.as_ref();
         let bytes = last.map(|last| last.objects.iter().map(|object| object.bytes).sum()).unwrap_or(0);
         let epoch = last.map(|last| last.epoch).unwrap_or_default();
         ReplayCost {
             replayed_bytes: self.head.replayed_bytes,
-            pending_bytes: self.replay_bytes,
+            pending_bytes: self.pending.bytes,
             pending_epochs: self.head.epoch.next().0 - epoch.0,
+            pending_time: self.pending.time,
+            since_last: self.pending.age(now_micros),
             checkpoint_bytes: bytes,
-            ..ReplayCost::default()
         }
     }
 

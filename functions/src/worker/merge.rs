@@ -11,11 +11,12 @@ use weir_model::head::InputState;
 use weir_model::{Activity, CommitEntry, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 use weir_state::manifest::{Entries, entries_between};
 
+use super::checkpoint::Pending;
 use super::learn::{Fed, Unread, Upstream, rows_of};
 use super::round::{Batch, Maker, Published, Round};
-use super::{Warm, WorkerError};
+use super::{Builds, Warm, WorkerError};
 use crate::context::Ctx;
-use crate::job::Loaded;
+use crate::job::{Loaded, build};
 use crate::topology::keeps_results;
 
 /// A claimed merge shard.
@@ -24,8 +25,8 @@ pub(super) struct MergeShard {
     pub(super) operator: MergeOperator,
     upstream: Vec<Upstream>,
     keeps_results: bool,
-    /// Segment bytes that a load would replay now (C5).
-    pub(super) replay_bytes: u64,
+    /// What a load would replay now (C5).
+    pub(super) pending: Pending,
 }
 
 /// Rows of one epoch of one upstream shard, in the order in which they are folded (R2).
@@ -44,14 +45,14 @@ impl MergeShard {
         let fresh = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
         let mut operator = fresh.with_fired_rows_max(ctx.tuning.fired_rows_max);
         let mut head = head;
-        let replay_bytes = match warm {
+        let pending = match warm {
             Some(warm) => {
                 operator.adopt(warm.operator);
-                warm.replay_bytes
+                warm.pending
             }
             None => {
                 let replayed = rebuild(ctx, loaded, &head, &mut operator, keeps_results(pipeline)).await?;
-                head.replayed_bytes += replayed;
+                head.replayed_bytes += replayed.bytes();
                 replayed
             }
         };
@@ -60,7 +61,7 @@ impl MergeShard {
         for input in &mut upstream {
             input.learn(ctx).await?;
         }
-        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), replay_bytes })
+        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), pending })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -69,7 +70,7 @@ impl MergeShard {
 
     /// The operator and the commit it is at.
     pub(super) fn into_warm(self) -> (ShardKey, Warm) {
-        (self.head.shard, Warm { left_at: self.head.last_commit, operator: self.operator, replay_bytes: self.replay_bytes })
+        (self.head.shard, Warm { left_at: self.head.last_commit, operator: self.operator, pending: self.pending })
     }
 
     /// Takes an epoch of a lane in the same worker.
@@ -113,8 +114,8 @@ impl MergeShard {
         let late_rows: u64 = late.iter().map(|rows| rows.num_rows() as u64).sum();
         ctx.progress.results.add(results);
         ctx.progress.late.add(late_rows);
-        self.replay_bytes += bytes_in;
-        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, &inputs).await?;
+        self.pending.add(bytes_in, executed - began, now_micros);
+        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, now_micros, &inputs).await?;
         // Named by its entry too, so that the collector finds it once a newer one has taken its place.
         published.segments.extend(checkpoint.iter().flat_map(|checkpoint| checkpoint.objects.iter().cloned()));
         let stats = ShardStats {
@@ -220,14 +221,14 @@ fn publish(
 }
 
 /// Checkpoint, then every batch since, from its recipe; a batch that gives another result than the one committed stops everything
-/// (R1, RP-1). Returns the bytes replayed.
+/// (R1, RP-1). Returns what was replayed.
 async fn rebuild(
     ctx: &Ctx,
     loaded: &Loaded,
     head: &Head,
     operator: &mut MergeOperator,
     keeps_results: bool,
-) -> Result<u64, WorkerError> {
+) -> Result<Pending, WorkerError> {
     let from = head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
     for state in head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects) {
         for rows in weir_state::checkpoint::read(ctx.objects.as_ref(), state, operator.partial_schema()).await? {
@@ -242,11 +243,13 @@ async fn rebuild(
     for shard in loaded.topology.upstream_of(head.shard) {
         upstream.insert(shard, weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?.0);
     }
-    let mut bytes = 0;
+    let mut pending = Pending::default();
     for entry in &entries {
-        bytes += replay(ctx, loaded, head, operator, entry, &upstream, keeps_results).await?;
+        let began = ctx.clock.monotonic_micros();
+        let bytes = replay(ctx, loaded, head, operator, entry, &upstream, keeps_results).await?;
+        pending.add(bytes, ctx.clock.monotonic_micros() - began, entry.recipe.now_micros);
     }
-    Ok(bytes)
+    Ok(pending)
 }
 
 async fn replay(
@@ -281,9 +284,11 @@ async fn replay(
     let mut scratch = Round::new(ctx);
     let published = publish(&mut scratch, ctx, Maker::new(head, loaded), operator, &rows, &late, keeps_results)?;
     let found = published.digest();
-    check_invariant!(Rp1, found == recipe.digest, "shard {} epoch {}", head.shard, entry.epoch);
-    if found != recipe.digest {
-        return Err(WorkerError::Replay { shard: head.shard, epoch: entry.epoch, found, committed: recipe.digest });
+    if found == recipe.digest {
+        return Ok(bytes);
     }
-    Ok(bytes)
+    let builds = Builds { committed: recipe.build.clone(), replayed: build() };
+    let differs = WorkerError::Replay { shard: head.shard, epoch: entry.epoch, found, committed: recipe.digest, builds };
+    check_invariant!(Rp1, false, "{differs}");
+    Err(differs)
 }

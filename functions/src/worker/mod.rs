@@ -82,9 +82,7 @@ pub enum WorkerError {
         refusal: weir_model::decide::CommitRefusal,
     },
     /// Replay gave another result than the one committed (R1).
-    #[error(
-        "shard {shard}, epoch {epoch}: replay gives digest {found:016x}, {committed:016x} was committed: do not go on with this build"
-    )]
+    #[error("shard {shard}, epoch {epoch}: replay gives digest {found:016x}, {committed:016x} was committed {}", .builds.told())]
     Replay {
         /// The shard.
         shard: ShardKey,
@@ -94,6 +92,8 @@ pub enum WorkerError {
         found: u64,
         /// Digest committed.
         committed: u64,
+        /// Who ran the batch, and who replayed it.
+        builds: Builds,
     },
     /// Committed data is gone (G4).
     #[error("shard {shard}: epochs after {after} of its input are gone although it has not consumed them")]
@@ -111,13 +111,34 @@ pub enum WorkerError {
     Task(String),
 }
 
+/// The builds that ran a batch and replayed it (R6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builds {
+    /// The recipe's.
+    pub committed: String,
+    /// This one.
+    pub replayed: String,
+}
+
+impl Builds {
+    fn told(&self) -> String {
+        let Self { committed, replayed } = self;
+        if committed == replayed {
+            return format!(
+                "by this same build, {replayed}: its objects or its table were changed; restore them, nothing was written"
+            );
+        }
+        format!("by build {committed}, this is {replayed}: go on with the build that committed it, nothing was written")
+    }
+}
+
 /// State that an invocation leaves for the next of the same process (C2).
 #[derive(Debug)]
 pub struct Warm {
     left_at: Option<CommitId>,
     operator: MergeOperator,
-    /// Segment bytes that a cold load would replay.
-    replay_bytes: u64,
+    /// What a cold load would replay.
+    pending: checkpoint::Pending,
 }
 
 /// Serves the shards of `invocation` until there is nothing to do or a limit is reached. The same everywhere: thread, process,
@@ -362,5 +383,37 @@ impl Worker {
         for publisher in self.publishers {
             publisher.leave();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(committed: &str) -> String {
+        let builds = Builds { committed: committed.to_owned(), replayed: job::build() };
+        let shard = ShardKey::new(weir_model::JobId(1), weir_model::StageId(1), weir_model::ShardId(0));
+        WorkerError::Replay { shard, epoch: Epoch(3), found: 1, committed: 2, builds }.to_string()
+    }
+
+    #[test]
+    fn a_replay_that_differs_names_the_build_that_committed_and_this_one() {
+        let said = told("0.0.9+aarch64+0000000000000001");
+        assert!(said.contains("by build 0.0.9+aarch64+0000000000000001"), "{said}");
+        assert!(said.contains(&job::build()) && said.contains("go on with the build that committed it"), "{said}");
+    }
+
+    #[test]
+    fn a_replay_that_differs_within_one_build_blames_what_is_stored() {
+        let said = told(&job::build());
+        assert!(said.contains("this same build") && said.contains("restore"), "{said}");
+    }
+
+    #[test]
+    fn a_build_is_named_by_version_architecture_and_sources() {
+        let build = job::build();
+        let parts: Vec<&str> = build.split('+').collect();
+        assert_eq!(parts[..2], [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH]);
+        assert!(parts[2].len() == 16 && u64::from_str_radix(parts[2], 16).is_ok(), "{build}");
     }
 }

@@ -9,7 +9,7 @@ pub struct CheckpointLimits {
     pub replay_bytes_max: u64,
     /// Epochs a load may replay; bounds its requests.
     pub replay_epochs_max: u64,
-    /// Time a load may take, by the rate of earlier ones.
+    /// Time a load may take to replay.
     pub replay_time_max: Duration,
     /// Longest time between two checkpoints of a shard that commits; `None` leaves it to need.
     pub interval: Option<Duration>,
@@ -35,9 +35,9 @@ pub struct ReplayCost {
     pub pending_bytes: u64,
     /// Epochs that a load now would replay.
     pub pending_epochs: u64,
-    /// Time a load now would take, estimated; zero if unknown.
+    /// Time a load now would take to replay: what the same batches took when they were run.
     pub pending_time: Duration,
-    /// Time since the last checkpoint, by the recipes' instants.
+    /// Age of the oldest batch that a load would replay, by the recipes' instants.
     pub since_last: Duration,
     /// Bytes that writing a checkpoint now would cost, estimated.
     pub checkpoint_bytes: u64,

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`decide_claim`] | may I take this shard? | C1, FN-1 |
 //! | [`decide_commit`] | what is the head after this batch? | EO-1, WM-1, R1, T4 |
-//! | [`plan_spill`], [`spill`], [`trim_below`] | what must leave the head first? | T4 |
+//! | [`plan_spill`], [`spill`] | what must leave the head first? | T4 |
 //! | [`decide_resolve`] | my answer was lost: did it happen? | T5 |
 //! | [`cache_is_valid`] | may I go on from memory? | C2 |
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
@@ -33,6 +33,6 @@ pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
-pub use spill::{plan_spill, spill, trim_below};
+pub use spill::{plan_spill, spill};
 pub use trigger::{TriggerDecision, decide_trigger};
 pub use work::{Combined, InputView, QUIET_EPOCHS_MAX, Run, activity_after, combined, decide_run};

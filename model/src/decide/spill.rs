@@ -1,8 +1,7 @@
-//! Spill and trim: what keeps a head small (T4). Older commits move into a chain of manifests; what fell below a floor is forgotten.
+//! Spill: what keeps a head small (T4). Older commits move into a chain of manifests.
 
 use crate::entry::CommitEntry;
 use crate::head::{HEAD_BYTES_SPILL, Head, KeptRef, ManifestRef, RECENT_COMMITS_MAX};
-use crate::ids::Epoch;
 
 /// How many of the oldest commits must move into a manifest before another is appended (T4); 0 while the head is small.
 ///
@@ -31,19 +30,6 @@ pub fn spill(head: &Head, count: usize, manifest: ManifestRef, kept: Option<Kept
     next.recent.drain(..count.min(head.recent.len()));
     next.manifest = Some(manifest);
     next.kept = kept.or(next.kept);
-    next
-}
-
-/// The head once it has forgotten a manifest chain whose newest entry lies at or below `floor`.
-///
-/// Recent commits stay: they are few, and the holder may still have to find its own last one (T5). Objects of the chain that the
-/// collector had not reached yet are orphans from now on (G1).
-#[must_use]
-pub fn trim_below(head: &Head, floor: Epoch) -> Head {
-    let mut next = head.clone();
-    if next.manifest.as_ref().is_some_and(|manifest| manifest.last <= floor) {
-        next.manifest = None;
-    }
     next
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::decide::{plan_spill, spill, trim_below};
+use crate::decide::{plan_spill, spill};
 use crate::head::{HEAD_BYTES_SPILL, ManifestRef};
 use crate::ids::{CommitId, Generation, JobId, OwnerId, ShardId, ShardKey, StageId};
 use crate::recipe::{InputCut, Recipe};
@@ -190,12 +190,4 @@ fn a_full_head_refuses_another_commit() {
     }
     assert_eq!(decide_commit(&head, advance(&head, 17, 10)), Err(CommitRefusal::Full));
     assert_eq!(plan_spill(&head), RECENT_COMMITS_MAX / 2);
-}
-
-#[test]
-fn a_chain_is_forgotten_only_when_all_of_it_fell() {
-    let manifest = ManifestRef { object: "m".to_owned(), first: Epoch(1), last: Epoch(8), bytes: 1 };
-    let head = spill(&head(), 0, manifest, None);
-    assert!(trim_below(&head, Epoch(7)).manifest.is_some());
-    assert!(trim_below(&head, Epoch(8)).manifest.is_none());
 }
