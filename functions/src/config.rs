@@ -1,7 +1,9 @@
 //! Settings of a run: data with defaults; a configuration file, environment variables and flags say the same things.
 //!
-//! Order of precedence: flag, environment (`WEIR_` + the key in capitals), `weir.toml`, default. Unknown keys are errors.
+//! Order of precedence: flag, environment (`WEIR_` + the key in capitals), `SET` in the script, `weir.toml`, default. Unknown keys are
+//! errors.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +50,20 @@ pub struct Config {
     /// How long others leave a silent owner's shards alone.
     #[serde(with = "duration_text")]
     pub lease: Duration,
+    /// Name of the job; by default the script's.
+    pub name: Option<String>,
+    /// Prints nothing but errors.
+    pub quiet: bool,
+    /// Where rows of streams are taken by HTTP.
+    pub listen: Option<SocketAddr>,
+    /// File with the token that requests must bear. The token itself is no setting: it stands in a file or in `WEIR_TOKEN`.
+    pub token_file: Option<PathBuf>,
+    /// Least time between two commits of a stream.
+    #[serde(with = "duration_text")]
+    pub fold_interval: Duration,
+    /// Longest body of a request, in bytes.
+    #[serde(with = "bytes_text")]
+    pub body_max: u64,
 }
 
 impl Default for Config {
@@ -63,6 +79,12 @@ impl Default for Config {
             invoke: Invoke::Thread,
             key_groups: weir_model::key_group::KEY_GROUPS_DEFAULT,
             lease: Duration::from_secs(10),
+            name: None,
+            quiet: false,
+            listen: None,
+            token_file: None,
+            fold_interval: Duration::from_millis(10),
+            body_max: 32 << 20,
         }
     }
 }

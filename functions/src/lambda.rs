@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use weir_coordinator::jobs;
 use weir_model::JobId;
 
-use crate::cli::{Common, Running};
+use crate::cli::{Common, Running, check_environment};
 use crate::collector;
 use crate::config::Config;
 use crate::context::Ctx;
@@ -48,6 +48,7 @@ impl Worker {
     /// # Errors
     /// A sentence that names the variable or the place.
     pub async fn from_environment() -> anyhow::Result<Self> {
+        check_environment()?;
         let settings = Settings::try_parse_from(["weir-worker"])?;
         let mut config = settings.common.config()?;
         if let Some(megabytes) = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|text| text.parse::<u64>().ok()) {

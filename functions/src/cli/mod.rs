@@ -9,18 +9,18 @@ mod live;
 mod named;
 mod run;
 mod serve;
+mod settings;
 mod status;
 mod stream;
 mod table;
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{Config, Durability, Invoke, parse_bytes, parse_duration};
+pub(crate) use settings::{Common, Running, check_environment};
 
 /// Stateful stream processing without a cluster.
 ///
@@ -127,70 +127,6 @@ const DEAD_EXAMPLE: &str = "Examples: what is wrong, and how often; the rows the
   weir dead hot_songs | jq -r .reason | sort | uniq -c
   weir dead hot_songs | jq -r .raw > mend.json";
 
-/// Where things are and how hard they hold. Each flag is also a key of `weir.toml` and an environment variable.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Common {
-    /// Objects: memory:, file://DIR or s3://BUCKET/PREFIX [default: file://weir-data]
-    #[arg(long, env = "WEIR_STORE", value_name = "ADDRESS", overrides_with = "store")]
-    store: Option<String>,
-    /// Coordination table: memory:, sqlite://FILE or dynamodb://TABLE [default: coordination.sqlite in the store's folder]
-    #[arg(long, env = "WEIR_COORDINATION", value_name = "ADDRESS")]
-    coordination: Option<String>,
-    /// Settings file [default: weir.toml, if it is there]
-    #[arg(long, env = "WEIR_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl Common {
-    pub(crate) fn config(&self) -> anyhow::Result<Config> {
-        if let Some(path) = &self.config {
-            anyhow::ensure!(path.exists(), "settings file {} does not exist", path.display());
-        }
-        let mut config = Config::load(self.config.as_deref().unwrap_or(Path::new("weir.toml")))?;
-        if let Some(store) = &self.store {
-            config.store.clone_from(store);
-        }
-        if self.coordination.is_some() {
-            config.coordination.clone_from(&self.coordination);
-        }
-        Ok(config)
-    }
-}
-
-/// How a job runs.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Running {
-    /// Shards of every stage; fixed when the job is created [default: the machine's cores]
-    #[arg(long, env = "WEIR_PARALLELISM", value_name = "N")]
-    parallelism: Option<u16>,
-    /// Longest time from reading a row to committing it, as 50ms or 1s [default: 1s]
-    #[arg(long, env = "WEIR_COMMIT_INTERVAL", value_name = "TIME", value_parser = parse_duration)]
-    commit_interval: Option<Duration>,
-    /// fsync: a commit survives a power cut; process: it survives the death of the process [default: fsync]
-    #[arg(long, env = "WEIR_DURABILITY", value_name = "HOW")]
-    durability: Option<Durability>,
-    /// Memory for open windows (half), caches and read-ahead, as 512MiB; larger windows go to the spill folder [default: 1GiB]
-    #[arg(long, env = "WEIR_MEMORY", value_name = "SIZE", value_parser = parse_bytes)]
-    memory: Option<u64>,
-    /// Folder for windows that are larger than the memory [default: the system's for temporary files]
-    #[arg(long, env = "WEIR_SPILL_FOLDER", value_name = "DIR")]
-    spill_folder: Option<PathBuf>,
-    /// Where each invocation runs: in a thread with a warm cache, or in a fresh process [default: thread]
-    #[arg(long, env = "WEIR_INVOKE", value_name = "WHERE")]
-    invoke: Option<Invoke>,
-}
-
-impl Running {
-    pub(crate) fn apply(&self, config: &mut Config) {
-        config.parallelism = self.parallelism.or(config.parallelism);
-        config.commit_interval = self.commit_interval.unwrap_or(config.commit_interval);
-        config.durability = self.durability.unwrap_or(config.durability);
-        config.memory = self.memory.unwrap_or(config.memory);
-        config.spill_folder = self.spill_folder.clone().or_else(|| config.spill_folder.take());
-        config.invoke = self.invoke.unwrap_or(config.invoke);
-    }
-}
-
 /// Parses the command line and runs it.
 ///
 /// # Errors
@@ -200,6 +136,7 @@ pub fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "warn".into());
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    check_environment()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(execute(cli.command))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use super::serve::{Beside, Serving};
 use super::{Common, Running, in_script, live, read_script};
@@ -43,13 +44,26 @@ pub(super) struct RunArgs {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     serving: Serving,
-    /// Print nothing but errors.
-    #[arg(long, short)]
+    /// Print nothing but errors
+    #[arg(long, short, env = "WEIR_QUIET", value_parser = FalseyValueParser::new())]
     quiet: bool,
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     running: Running,
+}
+
+impl RunArgs {
+    /// The file's settings and what the flags and the environment say.
+    pub(super) fn settings(&self) -> anyhow::Result<Config> {
+        let mut config = self.common.config()?;
+        self.running.apply(&mut config);
+        self.serving.apply(&mut config);
+        config.listen = self.listen.or(config.listen);
+        config.quiet |= self.quiet;
+        config.name = self.script.name.clone().or(config.name);
+        Ok(config)
+    }
 }
 
 /// Exit code of a run that was ended at once.
@@ -78,11 +92,10 @@ struct Prepared {
 }
 
 /// Creates the script's job, or opens it if it is there.
-async fn prepare(script: &Script, common: &Common, running: &Running) -> anyhow::Result<Prepared> {
+async fn prepare(script: &Script, mut config: Config, running: &Running) -> anyhow::Result<Prepared> {
     let sql = read_script(&script.script)?;
     let plan = weir_plan::compile(&sql).await.map_err(|error| in_script(&script.script, &error))?;
     let settings = ScriptSettings::new(&plan.options)?;
-    let mut config = common.config()?;
     config.commit_interval = settings.commit_interval.unwrap_or(config.commit_interval);
     running.apply(&mut config);
     let in_memory = config.store == "memory:" || config.places().coordination() == "memory:";
@@ -92,7 +105,7 @@ async fn prepare(script: &Script, common: &Common, running: &Running) -> anyhow:
     );
     let opened = open::open(&config).await?;
     let stem = script.script.file_stem().and_then(|stem| stem.to_str()).unwrap_or("job");
-    let name = script.name.clone().or(settings.name).unwrap_or_else(|| stem.to_owned());
+    let name = script.name.clone().or(settings.name).or_else(|| config.name.clone()).unwrap_or_else(|| stem.to_owned());
     let loaded = job::open_or_create(&opened.ctx, &name, &sql, config.parallelism(), config.key_groups).await;
     let loaded = Arc::new(loaded.map_err(|error| match error {
         JobError::Plan(error) => in_script(&script.script, &error),
@@ -103,20 +116,20 @@ async fn prepare(script: &Script, common: &Common, running: &Running) -> anyhow:
 
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn submit(args: &SubmitArgs) -> anyhow::Result<()> {
-    let Prepared { loaded, .. } = prepare(&args.script, &args.common, &args.running).await?;
+    let Prepared { loaded, .. } = prepare(&args.script, args.common.config()?, &args.running).await?;
     println!("{}  id {}  {} shards", loaded.name, loaded.job, loaded.topology.all_shards().len());
     Ok(())
 }
 
 pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
-    let Prepared { config, opened, loaded } = prepare(&args.script, &args.common, &args.running).await?;
+    let Prepared { config, opened, loaded } = prepare(&args.script, args.settings()?, &args.running).await?;
     let stop = opened.ctx.stop.clone();
     tokio::spawn(leave_when_asked(stop));
-    let beside = match args.listen {
-        Some(listen) => Some(Beside::start(&opened.ctx, listen, &args.serving).await?),
+    let beside = match config.listen {
+        Some(listen) => Some(Beside::start(&opened.ctx, listen, &config).await?),
         None => None,
     };
-    let shown = (!args.quiet).then(|| live::show(&opened, &loaded));
+    let shown = (!config.quiet).then(|| live::show(&opened, &loaded));
     let outcome = host::run(&opened.ctx, &loaded, &config).await;
     if let Some(beside) = beside {
         beside.end().await;
@@ -125,7 +138,7 @@ pub(super) async fn run(args: &RunArgs) -> anyhow::Result<()> {
         shown.end().await;
     }
     let outcome = outcome?;
-    if !args.quiet {
+    if !config.quiet {
         live::summary(&opened, &loaded, outcome == Outcome::Finished).await?;
     }
     Ok(())

@@ -1,13 +1,14 @@
 //! `weir serve` and `weir run --listen`: streams fed by HTTP.
 
 use std::io::{IsTerminal, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use clap::builder::FalseyValueParser;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use weir_coordinator::streams;
@@ -17,20 +18,23 @@ use weir_seams::text::{parse_bytes, parse_duration};
 
 use super::Common;
 use super::live::count;
+use crate::config::Config;
 use crate::context::{Ctx, Stop};
 use crate::open;
 use crate::stream::ingest_seams;
 
 /// Where `weir serve` listens if it is not told.
-const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
     /// Address to listen on; anything but loopback needs a token
-    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS:PORT", default_value = LISTEN_DEFAULT)]
-    listen: SocketAddr,
+    ///
+    /// [default: 127.0.0.1:8080]
+    #[arg(long, env = "WEIR_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
     /// Print nothing but errors
-    #[arg(long, short)]
+    #[arg(long, short, env = "WEIR_QUIET", value_parser = FalseyValueParser::new())]
     quiet: bool,
     #[command(flatten)]
     serving: Serving,
@@ -44,33 +48,39 @@ pub(super) struct Serving {
     /// File with the token that requests must bear; or the token itself in WEIR_TOKEN
     #[arg(long, env = "WEIR_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Least time between two commits of a stream: requests that come meanwhile share one
-    #[arg(long, env = "WEIR_FOLD_INTERVAL", value_name = "TIME", value_parser = parse_duration, default_value = "10ms")]
-    fold_interval: Duration,
-    /// Longest body of a request
-    #[arg(long, env = "WEIR_BODY_MAX", value_name = "SIZE", value_parser = parse_bytes, default_value = "32MiB")]
-    body_max: u64,
+    /// Least time between two commits of a stream: requests that come meanwhile share one [default: 10ms]
+    #[arg(long, env = "WEIR_FOLD_INTERVAL", value_name = "TIME", value_parser = parse_duration)]
+    fold_interval: Option<Duration>,
+    /// Longest body of a request [default: 32MiB]
+    #[arg(long, env = "WEIR_BODY_MAX", value_name = "SIZE", value_parser = parse_bytes)]
+    body_max: Option<u64>,
 }
 
 impl Serving {
-    fn settings(&self, lease: Duration) -> anyhow::Result<ServerSettings> {
-        let defaults = ServerSettings::default();
-        let fold = FoldSettings { interval: self.fold_interval, lease, ..FoldSettings::default() };
-        Ok(ServerSettings { token: self.token()?, body_bytes_max: usize::try_from(self.body_max)?, fold, ..defaults })
+    pub(super) fn apply(&self, config: &mut Config) {
+        config.token_file = self.token_file.clone().or_else(|| config.token_file.take());
+        config.fold_interval = self.fold_interval.unwrap_or(config.fold_interval);
+        config.body_max = self.body_max.unwrap_or(config.body_max);
     }
+}
 
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        let text = match &self.token_file {
-            Some(file) => std::fs::read_to_string(file).with_context(|| format!("token file {}", file.display()))?,
-            None => match std::env::var("WEIR_TOKEN") {
-                Ok(token) => token,
-                Err(_) => return Ok(None),
-            },
-        };
-        let token = text.trim();
-        anyhow::ensure!(!token.is_empty(), "the token is empty: write one, or leave out --token-file and WEIR_TOKEN");
-        Ok(Some(token.to_owned()))
-    }
+fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
+    let fold = FoldSettings { interval: config.fold_interval, lease: config.lease, ..FoldSettings::default() };
+    let body_bytes_max = usize::try_from(config.body_max)?;
+    Ok(ServerSettings { token: token(config)?, body_bytes_max, fold, ..ServerSettings::default() })
+}
+
+fn token(config: &Config) -> anyhow::Result<Option<String>> {
+    let text = match &config.token_file {
+        Some(file) => std::fs::read_to_string(file).with_context(|| format!("token file {}", file.display()))?,
+        None => match std::env::var("WEIR_TOKEN") {
+            Ok(token) => token,
+            Err(_) => return Ok(None),
+        },
+    };
+    let token = text.trim();
+    anyhow::ensure!(!token.is_empty(), "the token is empty: write one, or leave out --token-file and WEIR_TOKEN");
+    Ok(Some(token.to_owned()))
 }
 
 /// A server that runs beside something else.
@@ -81,8 +91,8 @@ pub(super) struct Beside {
 
 impl Beside {
     /// Starts to serve `ctx`'s streams on `listen`.
-    pub(super) async fn start(ctx: &Ctx, listen: SocketAddr, serving: &Serving) -> anyhow::Result<Self> {
-        let (server, listener) = bind(ctx, listen, serving).await?;
+    pub(super) async fn start(ctx: &Ctx, listen: SocketAddr, config: &Config) -> anyhow::Result<Self> {
+        let (server, listener) = bind(ctx, listen, config).await?;
         let (stop, stopped) = oneshot::channel();
         let running = tokio::spawn(async move {
             let stopped = async move { drop(stopped.await) };
@@ -98,8 +108,8 @@ impl Beside {
     }
 }
 
-async fn bind(ctx: &Ctx, listen: SocketAddr, serving: &Serving) -> anyhow::Result<(Arc<Server>, tokio::net::TcpListener)> {
-    let settings = serving.settings(ctx.tuning.lease)?;
+async fn bind(ctx: &Ctx, listen: SocketAddr, config: &Config) -> anyhow::Result<(Arc<Server>, tokio::net::TcpListener)> {
+    let settings = settings(config)?;
     server::check_exposure(listen, &settings)?;
     let listener = server::listen(listen).await.map_err(anyhow::Error::msg)?;
     Ok((Server::new(ingest_seams(ctx), settings), listener))
@@ -111,15 +121,17 @@ fn say(line: &str) {
 }
 
 pub(super) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let config = args.common.config()?;
+    let mut config = args.common.config()?;
+    args.serving.apply(&mut config);
+    let (listen, quiet) = (args.listen.or(config.listen).unwrap_or(LISTEN_DEFAULT), args.quiet || config.quiet);
     anyhow::ensure!(
         config.places().coordination() != "memory:" && config.store != "memory:",
         "a job in another process cannot see memory: name a store with --store, or use weir run --listen"
     );
     let opened = open::open(&config).await?;
     let ctx = &opened.ctx;
-    let (server, listener) = bind(ctx, args.listen, &args.serving).await?;
-    if !args.quiet {
+    let (server, listener) = bind(ctx, listen, &config).await?;
+    if !quiet {
         say(&format!("listening on http://{}", listener.local_addr()?));
         let streams = streams::list(ctx.table.as_ref()).await?;
         let names: Vec<_> = streams.iter().map(|row| row.name.as_str()).collect();
@@ -130,12 +142,12 @@ pub(super) async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     }
     let stop = ctx.stop.clone();
     tokio::spawn(super::run::leave_when_asked(stop.clone()));
-    let shown = (!args.quiet && std::io::stderr().is_terminal()).then(|| tokio::spawn(show(Arc::clone(&server))));
+    let shown = (!quiet && std::io::stderr().is_terminal()).then(|| tokio::spawn(show(Arc::clone(&server))));
     server::serve(&server, listener, asked(ctx, stop)).await;
     if let Some(shown) = shown {
         shown.abort();
     }
-    if !args.quiet {
+    if !quiet {
         let totals = server.totals();
         say(&format!("{} requests, {} rows", count(totals.requests), count(totals.rows)));
     }
