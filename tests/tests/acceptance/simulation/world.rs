@@ -1,0 +1,290 @@
+//! One simulated world: clock, ids, objects, table, sink, and the fold of all input as its oracle.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::{Float64Type, Int64Type, TimestampMillisecondType};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use weir_connectors::generate::{Generator, PlaySource, Plays};
+use weir_connectors::sink::FileTarget;
+use weir_connectors::{OptionsError, Source, TableOptions};
+use weir_coordinator::{CoordinationStore, MemoryTable, jobs};
+use weir_functions::connect::{Connectors, Pinned, Target};
+use weir_functions::context::{Ctx, StateBudget, Stop, Tuning, WarmCache};
+use weir_functions::job::Loaded;
+use weir_functions::progress::Progress;
+use weir_functions::worker;
+use weir_model::decide::{CheckpointLimits, OwnerLiveness};
+use weir_model::time::Sleep;
+use weir_model::{Clock, Head, Ids, OwnerId, ShardKey};
+use weir_plan::{SinkTable, SourceTable};
+use weir_seams::Liveness;
+use weir_state::SegmentCache;
+
+use crate::support::Bag;
+
+pub(super) const ROWS: u64 = 3_000;
+
+/// Time that moves only when somebody sleeps or asks.
+#[derive(Debug, Default)]
+pub(super) struct SimClock(AtomicI64);
+
+impl Clock for SimClock {
+    fn now_micros(&self) -> i64 {
+        // A millisecond a look: batches have instants of their own, whatever the precision.
+        1_800_000_000_000_000 + self.0.fetch_add(1_000, Ordering::Relaxed)
+    }
+
+    fn monotonic_micros(&self) -> i64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.0.fetch_add(i64::try_from(duration.as_micros()).unwrap_or(0), Ordering::Relaxed);
+        Box::pin(tokio::task::yield_now())
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct SeqIds(AtomicU64);
+
+impl Ids for SeqIds {
+    fn next_u128(&self) -> u128 {
+        let next = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        // Like real ids: ordered, and with a scattered low end.
+        (u128::from(next) << 80) | u128::from(next.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+}
+
+/// Splitmix: one seed, one schedule.
+#[derive(Debug)]
+pub(super) struct Dice(Mutex<u64>);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(seed)))
+    }
+
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        let mut state = self.0.lock().expect("dice");
+        *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
+
+/// Others are always thought dead: every claim is a take-over, so zombies are everywhere.
+#[derive(Debug)]
+struct EveryoneIsDead;
+
+impl Liveness for EveryoneIsDead {
+    fn of(&self, _owner: OwnerId) -> OwnerLiveness {
+        OwnerLiveness::Dead
+    }
+}
+
+#[derive(Debug)]
+struct SimConnectors(Arc<SimClock>);
+
+#[async_trait]
+impl Connectors for SimConnectors {
+    async fn pin(&self, _table: &SourceTable) -> Result<Pinned, OptionsError> {
+        Ok(Pinned::Nothing)
+    }
+
+    fn source(&self, table: &SourceTable, _pinned: &Pinned) -> Result<Arc<dyn Source>, OptionsError> {
+        let options = TableOptions { table: &table.name, options: &table.options };
+        Ok(Arc::new(PlaySource::new(options, Arc::clone(&table.schema), Arc::clone(&self.0) as Arc<dyn Clock>)?))
+    }
+
+    fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
+        let options = TableOptions { table: &table.name, options: &table.options };
+        Ok(Target::Files(FileTarget::new(options, Arc::clone(&table.schema), shard, false)?))
+    }
+}
+
+/// What the job of a world is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Lanes, merge shards that keep state and fire, a publisher.
+    Windowed,
+    /// Lanes and a publisher.
+    Stateless,
+}
+
+/// Whether results also say when they were made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Clocks {
+    /// They follow from the input alone.
+    Unasked,
+    /// Two more columns: the batch's instant, and 1 if the clock functions agree on it.
+    Asked,
+}
+
+/// One simulated world; workers come and go in it.
+pub(super) struct World {
+    pub(super) shape: Shape,
+    clocks: Clocks,
+    pub(super) objects: Arc<InMemory>,
+    pub(super) table: Arc<MemoryTable>,
+    pub(super) sink: tempfile::TempDir,
+    clock: Arc<SimClock>,
+    ids: Arc<SeqIds>,
+    disorder_millis: u64,
+}
+
+impl World {
+    pub(super) fn new(shape: Shape, disorder_millis: u64) -> Self {
+        Self {
+            shape,
+            clocks: Clocks::Unasked,
+            objects: Arc::new(InMemory::new()),
+            table: Arc::new(MemoryTable::new()),
+            clock: Arc::default(),
+            ids: Arc::default(),
+            sink: tempfile::tempdir().expect("a folder for the sink"),
+            disorder_millis,
+        }
+    }
+
+    pub(super) fn asking_the_clock(self) -> Self {
+        Self { clocks: Clocks::Asked, ..self }
+    }
+
+    pub(super) fn sql(&self) -> String {
+        let (columns, select, from) = match self.shape {
+            Shape::Windowed => (
+                "window_start TIMESTAMP(3), plays BIGINT, score DOUBLE",
+                "SELECT window_start, count(*), sum(play_score)",
+                "FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, song_id % 20",
+            ),
+            Shape::Stateless => {
+                ("song_id BIGINT, score DOUBLE", "SELECT song_id, play_score * 2", "FROM plays WHERE song_id % 3 = 0")
+            }
+        };
+        let (more_columns, more) = match self.clocks {
+            Clocks::Unasked => ("", ""),
+            Clocks::Asked => {
+                (", at TIMESTAMP(3), same INT", ", LOCALTIMESTAMP, CASE WHEN NOW() = CURRENT_TIMESTAMP THEN 1 ELSE 0 END")
+            }
+        };
+        format!(
+            "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
+               WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0');
+             CREATE TABLE hot ({columns}{more_columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
+             INSERT INTO hot {select}{more} {from};",
+            self.disorder_millis,
+            self.sink.path().display()
+        )
+    }
+
+    /// A worker process of its own: owner and caches, over what it sees of objects and table.
+    pub(super) fn process(&self, objects: Arc<dyn ObjectStore>, table: Arc<dyn CoordinationStore>) -> Ctx {
+        let owner = self.ids.owner();
+        // Every other process has so little memory that windows spill: what it commits must be the same (R1).
+        let memory = if owner.0.is_multiple_of(2) { 1 << 12 } else { 1 << 30 };
+        let tuning = Tuning {
+            commit_interval: Duration::from_secs(3600),
+            // One source batch an epoch: a paced source deals blocks of 64 rows.
+            epoch_rows_max: 1,
+            linger: Duration::ZERO,
+            checkpoints: CheckpointLimits { replay_epochs_max: 3, ..CheckpointLimits::default() },
+            state: StateBudget { bytes_max: memory, ..StateBudget::default() },
+            publish_rows_max: 50,
+            // A window has twenty results: shards fire them in parts.
+            fired_rows_max: 7,
+            // Little room between stages: lanes wait for their receivers.
+            unread_bytes_max: 1 << 11,
+            edge_bytes_max: 1,
+            ..Tuning::default()
+        };
+        Ctx {
+            objects,
+            table,
+            clock: Arc::clone(&self.clock) as _,
+            ids: Arc::clone(&self.ids) as _,
+            owner,
+            liveness: Arc::new(EveryoneIsDead),
+            connectors: Arc::new(SimConnectors(Arc::clone(&self.clock))),
+            cache: Arc::new(SegmentCache::new(1 << 20)),
+            warm: Arc::new(WarmCache::default()),
+            progress: Arc::new(Progress::default()),
+            tuning,
+            stop: Stop::default(),
+        }
+    }
+
+    pub(super) async fn heads(&self, loaded: &Loaded) -> Vec<Head> {
+        jobs::heads(self.table.as_ref() as &dyn CoordinationStore, &loaded.topology.all_shards()).await.expect("heads")
+    }
+
+    pub(super) async fn done(&self, loaded: &Loaded) -> bool {
+        self.heads(loaded).await.iter().all(worker::said_all)
+    }
+
+    /// Published rows, and the numbers of events and late rows that the heads count.
+    pub(super) async fn result(&self, loaded: &Loaded) -> (Bag, u64, u64) {
+        let heads = self.heads(loaded).await;
+        let events = heads.iter().map(|head| head.stats.events).sum();
+        let late = heads.iter().map(|head| head.stats.rows_late).sum();
+        (read_sink(self.sink.path()), events, late)
+    }
+
+    /// The fold of all input, without Weir.
+    pub(super) fn oracle(&self) -> Bag {
+        let rows = Plays::new(0, self.disorder_millis).rows(0..ROWS, &[], &Plays::schema()).expect("plays");
+        let songs = rows.column(0).as_primitive::<Int64Type>().values();
+        let scores = rows.column(2).as_primitive::<Float64Type>().values();
+        let times = rows.column(3).as_primitive::<TimestampMillisecondType>().values();
+        match self.shape {
+            Shape::Windowed => windows(songs, scores, times),
+            Shape::Stateless => doubled(songs, scores),
+        }
+    }
+}
+
+fn read_sink(folder: &Path) -> Bag {
+    let mut bag = Bag::new();
+    for entry in std::fs::read_dir(folder).expect("sink").flatten().filter(|entry| entry.path().is_file()) {
+        for line in std::fs::read_to_string(entry.path()).expect("file").lines() {
+            *bag.entry(line.to_owned()).or_default() += 1;
+        }
+    }
+    bag
+}
+
+/// Bag of `song_id,score`.
+fn doubled(songs: &[i64], scores: &[f64]) -> Bag {
+    let mut bag = Bag::new();
+    for (song, score) in songs.iter().zip(scores).filter(|(song, _)| *song % 3 == 0) {
+        *bag.entry(format!("{song},{:?}", score * 2.0)).or_default() += 1;
+    }
+    bag
+}
+
+/// Bag of `window_start,plays,score`.
+fn windows(songs: &[i64], scores: &[f64], times: &[i64]) -> Bag {
+    let mut windows: BTreeMap<(i64, i64), (u64, f64)> = BTreeMap::new();
+    for ((song, score), time) in songs.iter().zip(scores).zip(times) {
+        let window = windows.entry((time.div_euclid(1_000), song % 20)).or_default();
+        window.0 += 1;
+        window.1 += score;
+    }
+    let mut bag = Bag::new();
+    for ((second, _), (plays, score)) in windows {
+        let seconds_of_day = second - 1_767_225_600;
+        let (day, second) = (seconds_of_day.div_euclid(86_400), seconds_of_day.rem_euclid(86_400));
+        let date = if day < 0 { "2025-12-31" } else { "2026-01-01" };
+        let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
+        *bag.entry(format!("{date}T{time},{plays},{score:?}")).or_default() += 1;
+    }
+    bag
+}
