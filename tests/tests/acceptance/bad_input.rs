@@ -202,3 +202,43 @@ fn looking_at_a_store_that_is_not_there_says_so_and_makes_none() {
     assert!(!output.status.success() && text(&output.stderr).contains("there is no store"), "{}", text(&output.stderr));
     assert!(!case.path("store").exists());
 }
+
+/// An endless job's script is edited while it runs: who starts it again is told, the one that runs is left alone.
+#[test]
+fn a_script_edited_while_its_job_runs_is_refused_and_the_running_one_goes_on() {
+    let case = Case::new(1, 1);
+    let script = format!(
+        "CREATE TABLE plays (song_id BIGINT) WITH ('connector' = 'plays', 'rows-per-second' = '20000');
+         CREATE TABLE hot (song_id BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
+         INSERT INTO hot SELECT song_id FROM plays;",
+        case.output().display()
+    );
+    std::fs::write(case.script(), script).expect("script");
+    let bytes = || {
+        let files = std::fs::read_dir(case.output()).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|meta| meta.len()).sum::<u64>()
+    };
+    let mut job = case.run(&["--commit-interval", "10ms", "--quiet"]).spawn().expect("weir starts");
+    let mut grows = |from: u64| {
+        while bytes() <= from {
+            assert!(job.try_wait().expect("a child").is_none(), "the running job ended");
+            std::thread::yield_now();
+        }
+    };
+    grows(0);
+    edit(&case, "SELECT song_id", "SELECT song_id + 1");
+    let said = error_of(&case, &[]);
+    assert!(said.contains("another script") && said.contains("--name"), "{said}");
+    grows(bytes());
+    let sent = std::process::Command::new("kill").args(["-INT", &job.id().to_string()]).status().expect("kill starts");
+    assert!(sent.success() && job.wait().expect("it ends").success(), "it commits and leaves");
+    edit(&case, "SELECT song_id + 1", "SELECT song_id");
+    let mut job = case.run(&["--commit-interval", "10ms", "--quiet"]).spawn().expect("weir starts");
+    let before = bytes();
+    while bytes() <= before {
+        assert!(job.try_wait().expect("a child").is_none(), "with its old text it goes on");
+        std::thread::yield_now();
+    }
+    job.kill().expect("SIGKILL");
+    job.wait().expect("a child");
+}

@@ -93,29 +93,78 @@ fn a_job_with_more_shards_than_threads_serves_them_all() {
     job.wait().expect("a child");
 }
 
+/// Runs a shell script where it may mount disks of its own; exit code 9 says that it could not.
+fn with_disks(case: &Case, script: &str) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]).current_dir(case.folder.path());
+    let output = command.output().expect("unshare (util-linux) starts");
+    assert_ne!(output.status.code(), Some(9), "mounting a disk: {}", text(&output.stderr));
+    output
+}
+
+/// Runs the case's job with `disk` mounted by `first`, where it must fail, and again after `then`, where it must end.
+///
+/// Returns what the first run said. What lies in `hot` at the end is copied to `kept`: the disk goes with its mount.
+fn fails_then_ends(case: &Case, disk: &str, options: &str, first: &str, then: &str) -> String {
+    std::fs::create_dir_all(case.path(disk)).expect("a folder");
+    let run = format!("'{}' run job.sql --parallelism 1 --commit-interval 5ms --durability process {options}", weir().display());
+    let script = format!(
+        "mount -t tmpfs -o {first} tmpfs {disk} || exit 9
+         {run} 2> first.err; echo $? > first.code
+         mount -o remount,{then} {disk} || exit 9
+         {run} && mkdir kept && cp hot/*.parquet kept"
+    );
+    let output = with_disks(case, &script);
+    let said = std::fs::read_to_string(case.path("first.err")).expect("what the first run said");
+    let code = std::fs::read_to_string(case.path("first.code")).expect("how the first run ended");
+    assert_ne!(code.trim(), "0", "the first run must fail: {said}");
+    assert_ok(&output);
+    said
+}
+
+async fn assert_nothing_lost(case: &Case, what: &str) {
+    assert_same(what, &sink_rows(&case.path("kept")).await, &hot_songs_batch(&case.input()).await);
+}
+
 /// The store lies on a disk of its own, which is made larger between two runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_ends_the_run_with_the_remedy_and_loses_nothing() {
     let case = Case::new(300_000, 1);
-    std::fs::create_dir(case.path("disk")).expect("a folder");
-    let run = format!(
-        "'{}' run job.sql --store file://disk/store --parallelism 1 --commit-interval 5ms --durability process",
-        weir().display()
-    );
-    let script = format!(
-        "mount -t tmpfs -o size=700k tmpfs disk || exit 9
-         {run} 2> first.err; echo $? > first.code
-         mount -o remount,size=64m disk || exit 9
-         {run}"
-    );
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).current_dir(case.folder.path());
-    let output = command.output().expect("unshare (util-linux) starts");
-    assert_ne!(output.status.code(), Some(9), "mounting a small disk: {}", text(&output.stderr));
-    let said = std::fs::read_to_string(case.path("first.err")).expect("what the first run said");
-    let code = std::fs::read_to_string(case.path("first.code")).expect("how the first run ended");
-    assert_ne!(code.trim(), "0", "the disk was not full: {said}");
+    let said = fails_then_ends(&case, "disk", "--store file://disk/store", "size=700k", "size=64m");
     assert!(said.contains("full") || said.contains("space"), "{said}");
-    assert_ok(&output);
-    assert_same("after the disk was full", &sink_rows(&case.output()).await, &hot_songs_batch(&case.input()).await);
+    assert_nothing_lost(&case, "after the disk was full").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_sink_ends_the_run_with_the_remedy_and_loses_nothing() {
+    let case = Case::new(300_000, 1);
+    let said = fails_then_ends(&case, "hot", "--store file://store", "size=24k", "size=64m");
+    assert!(said.contains(&case.output().display().to_string()) && said.contains("free some space"), "{said}");
+    assert_nothing_lost(&case, "after the sink's disk was full").await;
+}
+
+/// Windows that are larger than the memory go to a disk of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_under_the_spill_folder_ends_the_run_with_the_remedy_and_loses_nothing() {
+    let case = Case::new(300_000, 1);
+    let options = "--store file://store --memory 64KiB --spill-folder spill";
+    let said = fails_then_ends(&case, "spill", options, "size=8k", "size=256m");
+    assert!(said.contains("spill") && said.contains("free space there") && said.contains("--memory"), "{said}");
+    assert_nothing_lost(&case, "after the spill folder was full").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_may_not_be_written_is_named_and_used_once_it_may() {
+    let case = Case::new(1_000, 1);
+    let said = fails_then_ends(&case, "disk", "--store file://disk/store", "ro", "rw");
+    assert!(said.contains("disk/store") && said.contains("--store"), "{said}");
+    assert_nothing_lost(&case, "in a store that may be written again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_may_not_be_written_is_named_and_used_once_it_may() {
+    let case = Case::new(1_000, 1);
+    let said = fails_then_ends(&case, "hot", "--store file://store", "ro", "rw");
+    assert!(said.contains(&case.output().display().to_string()) && said.contains("let this user write there"), "{said}");
+    assert_nothing_lost(&case, "in a sink that may be written again").await;
 }

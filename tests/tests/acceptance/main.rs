@@ -15,6 +15,8 @@ mod killing;
 mod lambda;
 mod network;
 mod nexmark;
+mod odd_rows;
+mod put_back;
 mod real_parts;
 mod simulation;
 mod sql;

@@ -4,6 +4,16 @@
 //! difference before it is committed, since Flink's meaning is what must stand there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use weir_connectors::Pull;
+use weir_engine::fragment::FragmentRunner;
+use weir_engine::{LaneOperator, MergeOperator, StateBudget};
+use weir_functions::connect::{Connectors as _, LocalConnectors};
+use weir_model::{Offset, Watermark};
+use weir_plan::Pipeline;
+use weir_seams::SystemClock;
 
 use crate::support::{assert_ok, text, weir};
 
@@ -82,6 +92,7 @@ async fn every_refused_query_says_where_and_what_to_write() {
         let refused = weir_plan::compile(&script).await;
         let message = refused.err().unwrap_or_else(|| panic!("{} must be refused", path.display())).to_string();
         assert!(message.contains("line "), "{}: no place in {message}", path.display());
+        assert!(message.contains("\nhelp: "), "{}: no remedy in {message}", path.display());
         let shown: Vec<String> = message.lines().map(|line| line.chars().take(200).collect()).collect();
         assert_golden(&path.with_extension("txt"), &(shown.join("\n") + "\n"));
     }
@@ -97,4 +108,58 @@ fn explain_prints_the_message_of_a_refused_script() {
     assert!(!said.status.success());
     let golden = std::fs::read_to_string(path.with_extension("txt")).expect("a golden");
     assert!(text(&said.stderr).contains(golden.lines().next().unwrap_or_default()), "{}", text(&said.stderr));
+}
+
+/// Source rows of a pipeline, as its lane reads them.
+async fn input_of(pipeline: &Pipeline) -> Vec<RecordBatch> {
+    let connectors = LocalConnectors::new(Arc::new(SystemClock::new()), false);
+    let pinned = connectors.pin(&pipeline.source).await.expect("the input is there");
+    let source = connectors.source(&pipeline.source, &pinned).expect("a source");
+    let mut reader = source.open(0, 1, Offset::default(), &pipeline.source.projection).await.expect("it opens");
+    let mut rows = Vec::new();
+    while let Pull::Rows(read) = reader.next().await.expect("it reads") {
+        rows.push(read.batch);
+    }
+    rows
+}
+
+/// What one merge operator fires of the same partials, twice; `None` without a window.
+async fn fired_twice(pipeline: &Pipeline, rows: &[RecordBatch]) -> Option<[Vec<RecordBatch>; 2]> {
+    let mut merge = MergeOperator::new(pipeline, 720, StateBudget::default()).await.expect("it plans")?;
+    let mut lane = LaneOperator::new(pipeline, 720, Watermark::NONE).await.expect("it plans");
+    for batch in rows {
+        lane.push(batch.clone(), i64::MAX).await.expect("it runs");
+    }
+    let partials = lane.finish().expect("partials").partials;
+    let mut fired = [Vec::new(), Vec::new()];
+    for fired in &mut fired {
+        for rows in &partials {
+            merge.merge(rows).expect("it folds");
+        }
+        *fired = merge.fire(Watermark::INFINITY).await.expect("it fires");
+    }
+    Some(fired)
+}
+
+/// A fragment is planned once in a process and run for every batch: no run may leave anything to the next.
+#[tokio::test]
+async fn every_golden_query_gives_the_same_rows_twice_through_one_plan_instance() {
+    let mut windows = 0;
+    for path in scripts(false) {
+        let what = path.display();
+        let plan = weir_plan::compile(&script_of(&path, Path::new("out"))).await.expect("it compiles");
+        plan.clock.set(1_767_225_600_000_000);
+        for pipeline in &plan.pipelines {
+            let rows = input_of(pipeline).await;
+            assert!(!rows.is_empty(), "{what}");
+            let mut fragment = FragmentRunner::new(&pipeline.input).await.expect("it plans");
+            let first = fragment.run(rows.clone()).await.expect("it runs");
+            assert_eq!(fragment.run(rows.clone()).await.expect("it runs again"), first, "{what}");
+            if let Some([first, again]) = fired_twice(pipeline, &rows).await {
+                assert_eq!(again, first, "{what}: its window");
+                windows += 1;
+            }
+        }
+    }
+    assert!(windows > 2, "only {windows} windows");
 }
