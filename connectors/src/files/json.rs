@@ -1,13 +1,15 @@
 //! NDJSON records: plain ones straight into columns, all others by Arrow's decoder.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
+use serde::de::IgnoredAny;
 
 use super::decode::{Quick, RowDecoder, TextOptions};
 use super::flat_json::FlatJson;
@@ -23,17 +25,24 @@ const ROWS_LEAST: usize = 1024;
 pub(crate) struct JsonDecoder {
     quick: Quick<FlatJson>,
     decoder: Option<(Decoder, usize)>,
-    decoded: SchemaRef,
     projected: SchemaRef,
+    missing: Missing,
+}
+
+/// What a missing field makes of its record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// The field is null.
+    Null,
+    /// The record is bad.
+    Bad,
 }
 
 impl JsonDecoder {
     pub(crate) fn new(schema: &SchemaRef, projection: &[usize], text: &TextOptions) -> Result<Self, SourceError> {
         let projected = Arc::new(schema.project(projection)?);
-        // A field that must be there is declared NOT NULL to the decoder, which then refuses the row.
-        let strict = |field: &Field| field.clone().with_nullable(field.is_nullable() && !text.fail_on_missing);
-        let decoded = Arc::new(Schema::new(projected.fields().iter().map(|field| strict(field)).collect::<Vec<_>>()));
-        Ok(Self { quick: Quick::new(FlatJson::new(&decoded)), decoder: None, decoded, projected })
+        let missing = if text.fail_on_missing { Missing::Bad } else { Missing::Null };
+        Ok(Self { quick: Quick::new(FlatJson::new(&projected)), decoder: None, projected, missing })
     }
 
     #[cfg(test)]
@@ -47,7 +56,7 @@ impl JsonDecoder {
             Some((decoder, rows_max)) if rows_max >= rows => (decoder, rows_max),
             _ => {
                 let rows_max = rows.max(ROWS_LEAST);
-                (ReaderBuilder::new(Arc::clone(&self.decoded)).with_batch_size(rows_max).build_decoder()?, rows_max)
+                (ReaderBuilder::new(Arc::clone(&self.projected)).with_batch_size(rows_max).build_decoder()?, rows_max)
             }
         };
         for (number, record) in (1..).zip(records) {
@@ -56,7 +65,7 @@ impl JsonDecoder {
                 return Err(ArrowError::JsonError("the line is not one JSON object".to_owned()));
             }
         }
-        let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.decoded)));
+        let batch = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.projected)));
         // Only a decoder that did not fail is used again: a failed one holds half a record.
         self.decoder = Some((decoder, rows_max));
         self.conform(&batch, rows)
@@ -78,9 +87,32 @@ impl RowDecoder for JsonDecoder {
             Some(batch) => self.conform(&batch, records.len()),
             None => self.run(block, records),
         };
-        result.map_err(|error| {
+        let batch = result.map_err(|error| {
             let text = error.to_string();
             text.strip_prefix("Json error: ").unwrap_or(&text).to_owned()
-        })
+        })?;
+        match self.missing {
+            Missing::Null => Ok(batch),
+            Missing::Bad => self.complete(batch, block, records),
+        }
+    }
+}
+
+impl JsonDecoder {
+    /// Refuses rows whose nulls nobody wrote. Only a record with a null is looked at again: the columns do not tell why it is one.
+    fn complete(&self, batch: RecordBatch, block: &[u8], records: &[Range<usize>]) -> Result<RecordBatch, String> {
+        for (row, record) in records.iter().enumerate() {
+            let nulls = (0..batch.num_columns()).filter(|column| batch.column(*column).is_null(row));
+            let names: Vec<&str> = nulls.map(|column| self.projected.field(column).name().as_str()).collect();
+            if names.is_empty() {
+                continue;
+            }
+            let written: BTreeMap<String, IgnoredAny> =
+                serde_json::from_slice(&block[record.clone()]).map_err(|error| error.to_string())?;
+            if let Some(missing) = names.iter().find(|name| !written.contains_key(**name)) {
+                return Err(format!("field {missing} is missing ('json.fail-on-missing-field')"));
+            }
+        }
+        Ok(batch)
     }
 }
