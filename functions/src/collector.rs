@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use weir_coordinator::retention;
 use weir_model::decide::{Reader, orphans_may_go};
 use weir_model::{Epoch, Head, ShardKey};
-use weir_state::collect::{self, Named};
+use weir_state::collect::{self, Named, Past};
 
 use crate::context::Ctx;
 use crate::job::Loaded;
@@ -41,7 +41,8 @@ pub async fn collect(ctx: &Ctx, loaded: &Loaded, orphans: bool) -> Result<Collec
     let store = ctx.objects.as_ref();
     let mut named: Vec<Named> = Vec::with_capacity(heads.len());
     for head in heads.values() {
-        named.push(collect::named_by(store, head, row.floor(&head.shard.to_string())).await?);
+        let floor = row.floor(&head.shard.to_string());
+        named.push(collect::named_by(store, head, floor, Past::of(&row, head)).await?);
     }
     let fallen = collect::delete(store, &collect::deletable(&named)).await?;
     let of_streams = stream::let_go(ctx, loaded, &heads).await?;

@@ -14,9 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, path::Path};
-use weir_model::decide::{Orphan, decide_orphan};
+use weir_model::decide::{Orphan, decide_orphan, orphans_may_go};
 use weir_model::retention::Retention;
-use weir_model::{CommitEntry, Epoch, Head, JobId};
+use weir_model::{CommitEntry, Epoch, Head, JobId, SegmentKind};
 
 use crate::error::Kind;
 use crate::{StateError, kept, manifest, paths};
@@ -24,22 +24,40 @@ use crate::{StateError, kept, manifest, paths};
 /// Everything one shard names, split at its floor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
-    /// Objects that something above the floor names, those of the head itself, and late and dead rows of its entries, which stay.
+    /// Objects that something above the floor names, those of the head itself, late and dead rows of its entries, which stay, and under
+    /// a pin its earlier checkpoints.
     pub live: BTreeSet<String>,
     /// Objects that only entries at or below the floor name.
     pub fallen: BTreeSet<String>,
+}
+
+/// Whether a reader has pinned the past of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// Nobody has: what the head no longer names may go.
+    Free,
+    /// It may have read an earlier head, whose checkpoint has been replaced since: checkpoints stay, at or below the floor too.
+    Pinned,
+}
+
+impl Past {
+    /// - `row`: read *after* the head, so that whoever pinned since then reads heads that name no older checkpoint than it does.
+    #[must_use]
+    pub fn of(row: &Retention, head: &Head) -> Self {
+        if orphans_may_go(row, &head.shard.to_string()) { Self::Free } else { Self::Pinned }
+    }
 }
 
 /// Walks a head and its chain. A manifest stays while one of its entries is above the floor.
 ///
 /// # Errors
 /// [`StateError`] if a manifest that should be there cannot be read.
-pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Result<Named, StateError> {
+pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch, past: Past) -> Result<Named, StateError> {
     let mut named = Named::default();
     let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects);
     named.live.extend(checkpoint.chain(&head.ledger).map(|object| object.object.clone()));
     for entry in &head.recent {
-        named.sort(entry, floor);
+        named.sort(entry, floor, past);
     }
     let mut next = head.manifest.clone();
     while let Some(reference) = next {
@@ -51,7 +69,7 @@ pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Res
             Err(error) => return Err(error),
         };
         for entry in &found.entries {
-            named.sort(entry, floor);
+            named.sort(entry, floor, past);
         }
         let set = if fallen { &mut named.fallen } else { &mut named.live };
         set.insert(reference.object);
@@ -61,9 +79,9 @@ pub async fn named_by(store: &dyn ObjectStore, head: &Head, floor: Epoch) -> Res
 }
 
 impl Named {
-    fn sort(&mut self, entry: &CommitEntry, floor: Epoch) {
+    fn sort(&mut self, entry: &CommitEntry, floor: Epoch, past: Past) {
         for segment in &entry.segments {
-            let stays = kept::stays(segment.kind);
+            let stays = kept::stays(segment.kind) || (past == Past::Pinned && segment.kind == SegmentKind::Checkpoint);
             let set = if stays || entry.epoch > floor { &mut self.live } else { &mut self.fallen };
             set.insert(segment.object.clone());
         }
@@ -127,7 +145,7 @@ pub struct Collected {
 pub async fn collect_below(store: &dyn ObjectStore, heads: &[Head], row: &Retention) -> Result<Collected, StateError> {
     let mut named = Vec::with_capacity(heads.len());
     for head in heads {
-        named.push(named_by(store, head, row.floor(&head.shard.to_string())).await?);
+        named.push(named_by(store, head, row.floor(&head.shard.to_string()), Past::of(row, head)).await?);
     }
     let deleted = delete(store, &deletable(&named)).await?;
     Ok(Collected { named, deleted })

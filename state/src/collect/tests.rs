@@ -4,6 +4,7 @@ use std::sync::Arc;
 use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use weir_model::head::CheckpointRef;
+use weir_model::retention::Pin;
 use weir_model::{Generation, ObjectId, SegmentKind, ShardId, ShardKey, StageId, Watermark};
 
 use super::*;
@@ -156,7 +157,7 @@ async fn an_orphan_goes_only_when_its_maker_can_no_longer_commit_it() {
     for name in strangers.iter().chain([&old_checkpoint, &unread_manifest]) {
         put(&store, name, "x".into()).await.unwrap();
     }
-    let named = [named_by(&store, &head, Epoch(0)).await.unwrap()];
+    let named = [named_by(&store, &head, Epoch(0), Past::Free).await.unwrap()];
     let mut found = orphans(&store, JOB, &[head], &named).await.unwrap();
     found.sort();
     assert_eq!(found, [unread_manifest, old_checkpoint]);
@@ -188,6 +189,25 @@ async fn a_manifest_that_is_missing_above_the_floor_is_told() {
     let store = InMemory::new();
     let head = eight_epochs(&store).await;
     store.delete(&Path::from(head.manifest.clone().unwrap().object)).await.unwrap();
-    assert_eq!(named_by(&store, &head, Epoch(2)).await.unwrap_err().kind(), Kind::Missing);
-    assert!(named_by(&store, &head, Epoch(6)).await.is_ok(), "it fell whole, and so did everything below");
+    assert_eq!(named_by(&store, &head, Epoch(2), Past::Free).await.unwrap_err().kind(), Kind::Missing);
+    assert!(named_by(&store, &head, Epoch(6), Past::Free).await.is_ok(), "it fell whole, and so did everything below");
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_replaced_stays_while_the_past_is_pinned() {
+    let store = InMemory::new();
+    let mut head = head_of(1, 1);
+    let state = |id| object(Folder::State, ObjectId(id), shard(1), Generation(1));
+    let (old, new) = (state(1), state(2));
+    let entries = vec![entry(1, &[(SegmentKind::Checkpoint, &old)]), entry(2, &[(SegmentKind::Checkpoint, &new)])];
+    let objects = entries[1].segments.clone();
+    head.checkpoint = Some(CheckpointRef { epoch: Epoch(2), objects, inputs: BTreeMap::new(), watermark: Watermark::NONE });
+    shard_with(&store, &mut head, entries, 0).await;
+    let mut row = floors(&[(shard(1), 1)]);
+    row.pins.insert("reader".to_owned(), Pin { everything: true, ..Pin::default() });
+    collect_below(&store, std::slice::from_ref(&head), &row).await.unwrap();
+    assert_eq!(all(&store).await, BTreeSet::from([old, new.clone()]), "a reader may have read the head before");
+    row.pins.clear();
+    collect_below(&store, &[head], &row).await.unwrap();
+    assert_eq!(all(&store).await, BTreeSet::from([new]));
 }

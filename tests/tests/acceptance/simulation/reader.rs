@@ -8,7 +8,8 @@ use weir_coordinator::{jobs, retention};
 use weir_functions::context::Ctx;
 use weir_functions::job::Loaded;
 use weir_model::retention::Pin;
-use weir_state::{collect, kept};
+use weir_state::collect::{self, Past};
+use weir_state::kept;
 
 use super::world::{Dice, World};
 
@@ -55,7 +56,8 @@ async fn pinned(ctx: &Ctx, loaded: &Loaded) -> Option<BTreeSet<String>> {
     let mut needs = BTreeSet::new();
     for head in &heads {
         let floor = row.floor(&head.shard.to_string());
-        needs.extend(collect::named_by(ctx.objects.as_ref(), head, floor).await.ok()?.live);
+        // What this head names; checkpoints that it no longer names may have gone before the pin.
+        needs.extend(collect::named_by(ctx.objects.as_ref(), head, floor, Past::Free).await.ok()?.live);
         needs.extend(kept::objects(ctx.objects.as_ref(), head).await.ok()?);
     }
     Some(needs)
