@@ -82,6 +82,8 @@ impl Running {
     }
 }
 
+/// What the name of each of our variables begins with.
+const PREFIX: &str = "WEIR_";
 /// Variables that are no flag's: the token itself, the log, and what only functions, scripts and tests read.
 const OTHER_VARIABLES: [&str; 5] =
     ["WEIR_TOKEN", "WEIR_LOG", "WEIR_WORKER_FUNCTION", "WEIR_DISPATCH_QUEUE", "WEIR_UPDATE_GOLDENS"];
@@ -125,17 +127,18 @@ pub(crate) fn check_environment() -> anyhow::Result<()> {
 }
 
 fn unread(name: &str) -> Option<Unread> {
-    let scripts = OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    if !name.starts_with("WEIR_") || scripts {
+    let key = name.strip_prefix(PREFIX)?;
+    if OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
         return None;
     }
     let known = variables();
     if known.contains(name) {
         return None;
     }
-    let near = weir_plan::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
-    Some(match near {
-        Some(near) => Unread::Misspelt { name: name.to_owned(), near },
+    // What all of them begin with must not make them alike.
+    let keys = known.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    Some(match weir_plan::nearest(key, keys) {
+        Some(near) => Unread::Misspelt { name: name.to_owned(), near: format!("{PREFIX}{near}") },
         None => Unread::Unknown(name.to_owned()),
     })
 }

@@ -134,19 +134,21 @@ fn columns_that_the_script_does_not_know_are_named_with_the_nearest() {
 /// A division by zero, a text that is no number, and an event time that is none, each in a place of its own.
 fn failing(on_error: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a folder");
-    let good: String =
-        (1..=3_000).map(|id| format!("{{\"id\":{id},\"n\":1,\"text\":\"{id}\",\"time\":\"2026-01-01 00:00:00\"}}\n")).collect();
-    let zero = "{\"id\":-1,\"n\":0,\"text\":\"1\",\"time\":\"2026-01-01 00:00:00\"}\n";
-    let word = "{\"id\":-2,\"n\":1,\"text\":\"one\",\"time\":\"2026-01-01 00:00:00\"}\n";
-    let never = "{\"id\":-3,\"n\":1,\"text\":\"1\",\"time\":\"some day\"}\n";
+    let good: String = (1..=3_000)
+        .map(|id| format!("{{\"id\":{id},\"n\":1,\"word\":\"{id}\",\"written\":\"2026-01-01 00:00:00\"}}\n"))
+        .collect();
+    let zero = "{\"id\":-1,\"n\":0,\"word\":\"1\",\"written\":\"2026-01-01 00:00:00\"}\n";
+    let word = "{\"id\":-2,\"n\":1,\"word\":\"one\",\"written\":\"2026-01-01 00:00:00\"}\n";
+    let never = "{\"id\":-3,\"n\":1,\"word\":\"1\",\"written\":\"some day\"}\n";
     std::fs::write(folder.path().join("in"), format!("{good}{zero}{good}{word}{never}{good}")).expect("input");
     let script = format!(
-        "CREATE TABLE t (id BIGINT, n BIGINT, text STRING, `time` STRING, at AS CAST(`time` AS TIMESTAMP(3)), WATERMARK FOR at AS at)
+        "CREATE TABLE t (id BIGINT, n BIGINT, word STRING, written STRING, etime AS CAST(written AS TIMESTAMP(3)),
+             WATERMARK FOR etime AS etime)
            WITH ('connector' = 'filesystem', 'path' = 'in', 'format' = 'json'{on_error});
          CREATE TABLE out (window_start TIMESTAMP(3), n BIGINT, ids BIGINT, whole BIGINT)
            WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'csv');
-         INSERT INTO out SELECT window_start, count(*), sum(CAST(text AS BIGINT)), sum(id / n)
-         FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(at), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;"
+         INSERT INTO out SELECT window_start, count(*), sum(CAST(word AS BIGINT)), sum(id / n)
+         FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(etime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end;"
     );
     (folder, script)
 }

@@ -91,15 +91,17 @@ async fn live(
 
 /// One invocation; killed after some awaits, what it has sent may land later, when others are at work.
 async fn serve(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>, dies_after: Option<u64>) {
-    let mut run = Box::pin(worker::run(invocation, ctx, loaded));
-    for _ in 0..dies_after.unwrap_or(u64::MAX) {
+    let mut run = Box::pin(async {
+        match worker::run(invocation, ctx, loaded).await {
+            Ok(Left::Done | Left::Idle | Left::More | Left::Held | Left::Fenced) => {}
+            Err(error) => only_injected(Err::<(), _>(error)),
+        }
+    });
+    let Some(polls) = dies_after else { return run.await };
+    for _ in 0..polls {
         tokio::select! {
             biased;
-            left = &mut run => {
-                return only_injected(left.map(|left| match left {
-                    Left::Done | Left::Idle | Left::More | Left::Held | Left::Fenced => {}
-                }));
-            }
+            () = &mut run => return,
             () = tokio::task::yield_now() => {}
         }
     }

@@ -173,7 +173,7 @@ impl World {
         let (more_columns, more) = match self.clocks {
             Clocks::Unasked => ("", ""),
             Clocks::Asked => {
-                (", at TIMESTAMP(3), same INT", ", LOCALTIMESTAMP, CASE WHEN NOW() = CURRENT_TIMESTAMP THEN 1 ELSE 0 END")
+                (", made TIMESTAMP(3), same INT", ", LOCALTIMESTAMP, CASE WHEN NOW() = CURRENT_TIMESTAMP THEN 1 ELSE 0 END")
             }
         };
         format!(
