@@ -1,4 +1,12 @@
 //! Claim: compare-and-set generation + 1 (C1). The lease is manners; the generation is the fence (FN-1).
+//!
+//! A batch that kills its process leaves nothing but a claim that nobody ended, so those are counted: a claim counts itself, a commit
+//! sets the count to nothing, and who leaves in person takes its own claim out again. Each that is left doubles the next lease and
+//! halves the next batch; at [`VANISHED_MAX`] the shard is given up.
+//!
+//! ```text
+//! claim +1 --> commit: 0 | release, all was seen through: 0 | hand on: -1 | the process dies: stays
+//! ```
 
 use crate::head::{Head, Owner};
 use crate::ids::OwnerId;
@@ -50,6 +58,53 @@ pub fn decide_claim(head: &Head, owner: &Owner, now_micros: i64, liveness: Owner
     ClaimDecision::Take(Box::new(next))
 }
 
+/// Holders that vanished without a commit, one after the other, after which a shard is given up where nobody watches.
+pub const VANISHED_MAX: u32 = 8;
+/// Doublings of a lease: a load that takes longer than it must come to its end some day.
+const LEASE_DOUBLINGS_MAX: u32 = 6;
+
+/// How many times longer a lease is after so many holders that vanished.
+#[must_use]
+pub fn lease_factor(vanished: u32) -> i64 {
+    1 << vanished.min(LEASE_DOUBLINGS_MAX)
+}
+
+/// Whether one holder after the other has died of the shard: it is left alone until somebody commits.
+#[must_use]
+pub fn is_given_up(head: &Head, now_micros: i64) -> bool {
+    let held = head.owner.as_ref().is_some_and(|owner| owner.lease_until_micros > now_micros);
+    !held && head.claims_since_commit >= VANISHED_MAX
+}
+
+/// How a holder leaves in person.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// All there was has been seen through, or somebody asked it to stop.
+    Released,
+    /// There is more to do, by anybody, from then on; nobody need be told but by the head (C6).
+    HandedOn {
+        /// Microseconds UTC.
+        at_micros: i64,
+    },
+}
+
+/// The head once its holder has left.
+#[must_use]
+pub fn decide_leave(head: &Head, leaving: Leaving) -> Head {
+    let mut next = head.clone();
+    match leaving {
+        Leaving::Released => {
+            next.owner = None;
+            next.claims_since_commit = 0;
+        }
+        Leaving::HandedOn { at_micros } => {
+            next.owner = head.owner.clone().map(|owner| Owner { lease_until_micros: at_micros, ..owner });
+            next.claims_since_commit = head.claims_since_commit.saturating_sub(1);
+        }
+    }
+    next
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,5 +143,30 @@ mod tests {
     #[test]
     fn claiming_again_fences_what_the_holder_had_in_flight() {
         assert_eq!(taken(decide_claim(&held(), &owner(1), 0, OwnerLiveness::Alive)), Some((Generation(5), Some(owner(1)), 2)));
+    }
+
+    #[test]
+    fn only_a_claim_whose_holder_vanished_stays_counted() {
+        let counted = |head: &Head| match decide_claim(head, &owner(2), 100, OwnerLiveness::Unknown) {
+            ClaimDecision::Take(head) => *head,
+            ClaimDecision::Held { .. } => panic!("its lease is over"),
+        };
+        let mut head = Head { claims_since_commit: 0, ..held() };
+        for _ in 0..6 {
+            head = decide_leave(&counted(&head), Leaving::Released);
+            assert_eq!((head.claims_since_commit, head.owner.clone()), (0, None));
+        }
+        let died_once = counted(&head);
+        let handed_on = decide_leave(&counted(&died_once), Leaving::HandedOn { at_micros: 7 });
+        assert_eq!((handed_on.claims_since_commit, handed_on.owner.map(|owner| owner.lease_until_micros)), (1, Some(7)));
+    }
+
+    #[test]
+    fn a_shard_of_which_every_holder_died_is_given_up_once_the_last_lease_is_over() {
+        let head = Head { claims_since_commit: VANISHED_MAX, ..held() };
+        assert!(!is_given_up(&head, 99));
+        assert!(is_given_up(&head, 100));
+        assert!(!is_given_up(&Head { claims_since_commit: VANISHED_MAX - 1, ..held() }, 100));
+        assert_eq!([0, 1, 6, 7].map(lease_factor), [1, 2, 64, 64]);
     }
 }

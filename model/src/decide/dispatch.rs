@@ -3,14 +3,17 @@
 //! ```text
 //! all has been said -----------------------------------------> settled
 //! a lease runs -----------------------------------------------> look again when it is over
+//! one holder after the other has died of it ------------------> given up
 //! a lease is over and its holder did not let go -------------> call: it died, or left with more to do
 //! free, a step of a publisher is named and not carried out --> call
 //! free, never held ------------------------------------------> call
 //! free, an upstream epoch that no position includes ---------> call, unless somebody was called for it and has come and gone
 //! ```
 //! A shard that has read an epoch and found nothing to say does not commit, so its positions stay: that somebody came after the call
-//! (a newer generation) and let go again is what settles it. A call that was lost leaves the generations as they were.
+//! (a newer generation) and let go again is what settles it: only who has seen all there was lets go. A call that was lost leaves the
+//! generations as they were.
 
+use super::claim::is_given_up;
 use crate::entry::Activity;
 use crate::head::Head;
 use crate::ids::{Epoch, Generation, ShardKey};
@@ -18,11 +21,11 @@ use crate::ids::{Epoch, Generation, ShardKey};
 use serde::{Deserialize, Serialize};
 
 /// What was known of a slot when it was last called.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Called {
     /// Generations of its shards, in order.
     pub generations: Vec<Generation>,
-    /// Upstream shards and their epochs: what the call was for.
+    /// Upstream shards and their epochs: all that was known to be committed, which whoever comes for the call finds.
     pub upto: Vec<(ShardKey, Epoch)>,
 }
 
@@ -56,6 +59,11 @@ pub enum Dispatch {
     },
     /// Call a worker, and look again after a lease.
     Call,
+    /// Call nobody: each who came died before it could commit.
+    GivenUp {
+        /// A shard that kills.
+        shard: ShardKey,
+    },
 }
 
 /// Whether a shard will never commit again.
@@ -68,13 +76,13 @@ pub fn said_all(head: &Head) -> bool {
 /// Decides on a slot whose heads were just read.
 ///
 /// - `reads`: whether a shard reads from an upstream shard. - `upstream`: those of interest with their epochs, read before the heads.
-/// - `called`: the call that this look follows up, if it does.
+/// - `called`: calls that are known to have been made.
 #[must_use]
 pub fn decide_dispatch(
     heads: &[Head],
     reads: impl Fn(ShardKey, ShardKey) -> bool,
     upstream: &[(ShardKey, Epoch)],
-    called: Option<&Called>,
+    called: &[&Called],
     now_micros: i64,
 ) -> Dispatch {
     let open: Vec<&Head> = heads.iter().filter(|head| !said_all(head)).collect();
@@ -82,10 +90,14 @@ pub fn decide_dispatch(
         return Dispatch::Settled;
     }
     let leases = open.iter().filter_map(|head| head.owner.as_ref()).map(|owner| owner.lease_until_micros);
-    match leases.clone().filter(|until| *until > now_micros).max() {
-        Some(at_micros) => return Dispatch::LookAt { at_micros },
-        None if leases.count() > 0 => return Dispatch::Call,
-        None => {}
+    if let Some(at_micros) = leases.clone().filter(|until| *until > now_micros).max() {
+        return Dispatch::LookAt { at_micros };
+    }
+    if let Some(head) = open.iter().find(|head| is_given_up(head, now_micros)) {
+        return Dispatch::GivenUp { shard: head.shard };
+    }
+    if leases.count() > 0 {
+        return Dispatch::Call;
     }
     let unpublished = |head: &&&Head| head.publish.as_ref().is_some_and(|publish| publish.pending.is_some());
     if open.iter().find(unpublished).is_some() || open.iter().any(|head| head.generation == Generation(0)) {
@@ -94,8 +106,8 @@ pub fn decide_dispatch(
     let unread = |(shard, epoch): &&(ShardKey, Epoch)| {
         open.iter().any(|head| reads(*shard, head.shard) && head.input(*shard).epoch < *epoch)
     };
-    let answered = called.filter(|called| called.was_answered(heads));
-    let seen = |shard: ShardKey, epoch: Epoch| answered.is_some_and(|called| called.includes(shard, epoch));
+    let seen =
+        |shard: ShardKey, epoch: Epoch| called.iter().any(|called| called.was_answered(heads) && called.includes(shard, epoch));
     if upstream.iter().filter(unread).any(|(shard, epoch)| !seen(*shard, *epoch)) { Dispatch::Call } else { Dispatch::Settled }
 }
 
@@ -119,7 +131,8 @@ mod tests {
 
     fn decide(head: &Head, epoch: u64, called: Option<&Called>) -> Dispatch {
         let reads = |upstream: ShardKey, receiver: ShardKey| upstream.stage.0 + 1 == receiver.stage.0;
-        decide_dispatch(std::slice::from_ref(head), reads, &[(key(0), Epoch(epoch))], called, 50)
+        let called: Vec<&Called> = called.into_iter().collect();
+        decide_dispatch(std::slice::from_ref(head), reads, &[(key(0), Epoch(epoch))], &called, 50)
     }
 
     #[test]
@@ -135,6 +148,9 @@ mod tests {
         let held = |until| Head { owner: Some(Owner { id: OwnerId(7), lease_until_micros: until }), ..head() };
         assert_eq!(decide(&held(60), 3, None), Dispatch::LookAt { at_micros: 60 });
         assert_eq!(decide(&held(50), 2, None), Dispatch::Call);
+        let killing = |until| Head { claims_since_commit: crate::decide::VANISHED_MAX, ..held(until) };
+        assert_eq!(decide(&killing(60), 3, None), Dispatch::LookAt { at_micros: 60 });
+        assert_eq!(decide(&killing(50), 3, None), Dispatch::GivenUp { shard: key(1) });
     }
 
     #[test]

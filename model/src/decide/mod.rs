@@ -2,15 +2,14 @@
 //!
 //! | verb | question | rules |
 //! | --- | --- | --- |
-//! | [`decide_claim`] | may I take this shard? | C1, FN-1 |
+//! | [`decide_claim`], [`decide_leave`], [`is_given_up`] | may I take this shard, and how do I leave it? | C1, FN-1 |
 //! | [`decide_commit`] | what is the head after this batch? | EO-1, WM-1, R1, T4 |
 //! | [`plan_spill`], [`spill`] | what must leave the head first? | T4 |
 //! | [`decide_resolve`] | my answer was lost: did it happen? | T5 |
 //! | [`cache_is_valid`] | may I go on from memory? | C2 |
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
 //! | [`decide_checkpoint`] | is a snapshot cheaper than replay? | C5 |
-//! | [`decide_trigger`] | is this trigger done, or who does it? | C6 |
-//! | [`decide_dispatch`] | must a worker be called? | C6 |
+//! | [`decide_dispatch`], [`SlotMemory`] | must a worker be called, or is that on its way? | C6 |
 //! | [`decide_floors`], [`decide_pin`], [`decide_orphan`], [`orphans_may_go`] | what may be deleted? | G1, G2, G3 |
 //! | [`decide_recovery`] | did the publisher's last step happen? | X5 |
 mod cache;
@@ -18,21 +17,21 @@ mod checkpoint;
 mod claim;
 mod commit;
 mod dispatch;
+mod memory;
 mod publish;
 mod resolve;
 mod retention;
 mod spill;
-mod trigger;
 mod work;
 
 pub use cache::cache_is_valid;
 pub use checkpoint::{CheckpointDecision, CheckpointLimits, ReplayCost, decide_checkpoint};
-pub use claim::{ClaimDecision, OwnerLiveness, decide_claim};
+pub use claim::{ClaimDecision, Leaving, OwnerLiveness, VANISHED_MAX, decide_claim, decide_leave, is_given_up, lease_factor};
 pub use commit::{Advance, CommitRefusal, decide_commit};
 pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
+pub use memory::{Act, LOOK_AFTER, SlotMemory};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
 pub use spill::{plan_spill, spill};
-pub use trigger::{TriggerDecision, decide_trigger};
 pub use work::{Combined, InputView, QUIET_EPOCHS_MAX, Run, activity_after, combined, decide_run};

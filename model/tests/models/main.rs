@@ -9,7 +9,7 @@
 //! | [`orphans`] | C3, G1, G4, T6 | GC-1 |
 //! | [`retention`] | G2, G3 | GC-1 |
 //! | [`publisher`] | X5 | EO-2 |
-//! | [`wake`] | C6 | every epoch is consumed in the end |
+//! | [`dispatch`] | C1, C6 | every epoch is seen in the end, at once where the slot is free, soon after a lease where its holder died |
 //! | [`windows`] | C4, R3, W1, W2 | EO-1, WM-1 |
 #![allow(clippy::cast_possible_truncation, reason = "the models count to three")]
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a model that cannot go on has failed")]
@@ -23,8 +23,6 @@ mod orphans;
 mod publisher;
 #[cfg(test)]
 mod retention;
-#[cfg(test)]
-mod wake;
 #[cfg(test)]
 mod windows;
 #[cfg(test)]
