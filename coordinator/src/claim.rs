@@ -1,7 +1,7 @@
 //! Claiming and releasing shards: the only way to get a [`Claim`], without which nothing can be committed.
 
 use bytes::Bytes;
-use weir_model::decide::{ClaimDecision, OwnerLiveness, decide_claim};
+use weir_model::decide::{ClaimDecision, Leaving, OwnerLiveness, decide_claim, decide_leave};
 use weir_model::head::{HEAD_FORMAT, Owner};
 use weir_model::{Head, OwnerId, ShardKey};
 
@@ -100,31 +100,27 @@ pub async fn claim(
     }
 }
 
-/// Lets go of shards in one transaction. A shard that was taken over meanwhile needs no release.
+/// Lets go of shards in one transaction: all there was has been seen through. A shard that was taken over meanwhile needs no release.
 ///
 /// # Errors
 /// [`StoreError`] if the table does not answer; leases end all the same.
 pub async fn release(store: &dyn CoordinationStore, claims: Vec<Claim>) -> Result<(), StoreError> {
-    let_go(store, claims, |_| None).await
+    let_go(store, claims, Leaving::Released).await
 }
 
-/// As [`release`], of shards that have more to do: their heads say so by a holder whose lease is over, and whoever calls workers sees
-/// it (C6).
+/// As [`release`], of shards that have more to do: their heads say so by a holder whose lease is over at `at_micros`, and whoever calls
+/// workers sees it (C6).
 ///
 /// # Errors
 /// As [`release`].
-pub async fn hand_on(store: &dyn CoordinationStore, claims: Vec<Claim>, now_micros: i64) -> Result<(), StoreError> {
-    let_go(store, claims, |owner| owner.map(|owner| Owner { lease_until_micros: now_micros, ..owner })).await
+pub async fn hand_on(store: &dyn CoordinationStore, claims: Vec<Claim>, at_micros: i64) -> Result<(), StoreError> {
+    let_go(store, claims, Leaving::HandedOn { at_micros }).await
 }
 
-async fn let_go(
-    store: &dyn CoordinationStore,
-    claims: Vec<Claim>,
-    owner: impl Fn(Option<Owner>) -> Option<Owner>,
-) -> Result<(), StoreError> {
+async fn let_go(store: &dyn CoordinationStore, claims: Vec<Claim>, leaving: Leaving) -> Result<(), StoreError> {
     let mut writes = Vec::new();
     for claim in claims {
-        let head = Head { owner: owner(claim.head.owner.clone()), ..claim.head };
+        let head = decide_leave(&claim.head, leaving);
         writes.push(Write::Put {
             key: keys::head(head.shard),
             condition: Condition::VersionIs(claim.version),

@@ -35,6 +35,8 @@ pub enum CommitOutcome {
         shard: ShardKey,
         /// Its generation now.
         by: Generation,
+        /// The claims as they were: shards that nobody has taken over can be handed on.
+        claims: Vec<Claim>,
     },
 }
 
@@ -119,7 +121,7 @@ pub async fn commit_keyed(
         if let Some(conflicts) = conflicts {
             match resolve(store, lookup, &advances, id).await {
                 Ok(Resolution::Committed) => return Ok(KeyedOutcome::Plain(CommitOutcome::Committed(committed(advances)))),
-                Ok(Resolution::Lost { by }) => return Ok(KeyedOutcome::Plain(fenced(&advances, by))),
+                Ok(Resolution::Lost { by }) => return Ok(KeyedOutcome::Plain(fenced(advances, by))),
                 // The heads stand as they were, so the keys are not ours. Another sending of the same write that may still be under
                 // way will be refused for them too: a key row is never taken back before it expires.
                 Ok(Resolution::Resend | Resolution::LookInManifest) => {
@@ -145,10 +147,10 @@ fn committed(advances: Vec<(Claim, Head)>) -> Committed {
     advances.into_iter().map(|(claim, head)| Claim { head, version: claim.version + 1 }).collect()
 }
 
-fn fenced(advances: &[(Claim, Head)], by: Generation) -> CommitOutcome {
-    let shard = advances.iter().find(|(claim, _)| claim.head.generation != by).or(advances.first());
-    match shard {
-        Some((claim, _)) => CommitOutcome::Fenced { shard: claim.shard(), by },
+fn fenced(advances: Vec<(Claim, Head)>, by: Generation) -> CommitOutcome {
+    let claims: Vec<Claim> = advances.into_iter().map(|(claim, _)| claim).collect();
+    match claims.iter().find(|claim| claim.head.generation != by).or(claims.first()).map(Claim::shard) {
+        Some(shard) => CommitOutcome::Fenced { shard, by, claims },
         None => CommitOutcome::Committed(Vec::new()),
     }
 }

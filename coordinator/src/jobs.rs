@@ -1,5 +1,6 @@
 //! Jobs by name: created in one transaction, opened by any process.
 
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weir_model::job::{DesiredState, JobRow, NameRow};
@@ -140,16 +141,16 @@ pub async fn finish(store: &dyn CoordinationStore, job: JobId) -> Result<(), Sto
     Ok(())
 }
 
-/// Heads of `shards`, in order, each strongly consistent.
+/// Heads read at a time.
+const READS_MAX: usize = 16;
+
+/// Heads of `shards`, in order, each strongly consistent; a few are read at a time.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn heads(store: &dyn CoordinationStore, shards: &[ShardKey]) -> Result<Vec<Head>, StoreError> {
-    let mut heads = Vec::with_capacity(shards.len());
-    for shard in shards {
-        heads.push(read_head(store, *shard).await?.0);
-    }
-    Ok(heads)
+    let reads = shards.iter().copied().map(|shard| read_head(store, shard));
+    stream::iter(reads).buffered(READS_MAX).map_ok(|(head, _)| head).try_collect().await
 }
 
 pub(crate) async fn read_row<T: DeserializeOwned>(

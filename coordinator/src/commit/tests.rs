@@ -150,3 +150,28 @@ async fn a_live_holder_is_left_alone_and_a_dead_one_taken_over_at_once() {
     assert!(matches!(claim(table.as_ref(), shard(), &owner(2), 10, dead).await.unwrap(), ClaimOutcome::Claimed(_)));
     assert!(matches!(claim(table.as_ref(), shard(), &owner(3), 2_000, alive).await.unwrap(), ClaimOutcome::Claimed(_)));
 }
+
+#[tokio::test]
+async fn shards_of_a_fenced_commit_that_nobody_has_taken_are_handed_on() {
+    let table = table().await;
+    let other = ShardKey { shard: ShardId(1), ..shard() };
+    let head = encode(&Head::new(other)).unwrap();
+    let write = Write::Put { key: keys::head(other), condition: Condition::Absent, body: head };
+    assert_eq!(table.transact(vec![write]).await.unwrap(), TransactOutcome::Applied);
+    let zombie = claimed(table.as_ref(), 1).await;
+    let owner = Owner { id: OwnerId(1), lease_until_micros: 100 };
+    let ClaimOutcome::Claimed(kept) = claim(table.as_ref(), other, &owner, 0, |_| OwnerLiveness::Dead).await.unwrap() else {
+        panic!("it is free")
+    };
+    let heir = claimed(table.as_ref(), 2).await;
+    let id = CommitId(7);
+    let advances = vec![(zombie.clone(), next(&zombie, id)), (*kept.clone(), next(&kept, id))];
+    let outcome = commit(table.as_ref(), &NoWaiting, &NoManifests, advances, id).await.unwrap();
+    let CommitOutcome::Fenced { shard: fenced, claims, .. } = outcome else { panic!("the heir has taken a shard") };
+    assert_eq!((fenced, claims.len()), (shard(), 2));
+    crate::hand_on(table.as_ref(), claims, 50).await.unwrap();
+    let heads = jobs::heads(table.as_ref(), &[shard(), other]).await.unwrap();
+    assert_eq!(heads[0], heir.head, "the heir's shard is left alone");
+    assert_eq!(heads[1].owner.as_ref().map(|owner| owner.lease_until_micros), Some(50));
+    assert_eq!(heads[1].claims_since_commit, 0);
+}
