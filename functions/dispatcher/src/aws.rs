@@ -57,13 +57,13 @@ impl Outbox for AwsOutbox {
         Ok(())
     }
 
-    async fn look_after(&self, look: &Look, after: Duration) -> Result<Duration, OutboxError> {
+    async fn look_after(&self, look: &Look, after: Duration) -> Result<(), OutboxError> {
         let queue = &self.targets.queue;
         let body = serde_json::to_string(look).map_err(|error| failed(queue, &error))?;
         let seconds = after.min(DELAY_MAX).as_secs_f64().ceil();
         #[expect(clippy::cast_possible_truncation, reason = "at most 900")]
         let message = self.queue.send_message().queue_url(queue).message_body(body).delay_seconds(seconds as i32);
         message.send().await.map_err(|error| failed(queue, &error))?;
-        Ok(Duration::from_secs_f64(seconds))
+        Ok(())
     }
 }

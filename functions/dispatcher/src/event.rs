@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 use weir_coordinator::keys;
+use weir_model::head::Owner;
 use weir_model::{Epoch, JobId, ShardKey};
 
 use crate::outbox::Look;
@@ -14,6 +15,31 @@ pub struct Changed {
     pub shard: ShardKey,
     /// Its epoch after the change.
     pub epoch: Epoch,
+    /// Whether somebody holds it after the change.
+    pub holding: Holding,
+}
+
+/// Whether a shard is held, as a change of its head says. A hint: what is done about it rests on what is read (T1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holding {
+    /// Nobody does: its holder let go.
+    Free,
+    /// Somebody does, by a lease.
+    Until {
+        /// End of the lease, microseconds UTC.
+        micros: i64,
+    },
+}
+
+impl Holding {
+    /// End of the lease.
+    #[must_use]
+    pub fn until_micros(self) -> Option<i64> {
+        match self {
+            Self::Free => None,
+            Self::Until { micros } => Some(micros),
+        }
+    }
 }
 
 /// Everything of one delivery.
@@ -25,36 +51,39 @@ pub struct Event {
     pub created: Vec<JobId>,
     /// Slots to look at.
     pub looks: Vec<Look>,
+    /// Records that could not be read.
+    pub skipped: usize,
 }
 
 /// A delivery that is none of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("record {record} of the event: {message}")]
-pub struct EventError {
-    /// Counted from 1.
-    pub record: usize,
-    /// What is wrong with it.
-    pub message: String,
-}
+#[error("the event has no Records: a dispatcher is called by the table's stream and by its own queue")]
+pub struct EventError;
 
 /// Part of a head that a dispatcher looks at; the rest is read from the table.
 #[derive(Deserialize)]
 struct HeadPart {
     shard: ShardKey,
     epoch: Epoch,
+    owner: Option<Owner>,
 }
 
 impl Event {
     /// Reads what Lambda delivers: `Records` of DynamoDB Streams or of SQS.
     ///
+    /// A record that cannot be read is told and passed over: the delivery would come again until the record expires, and hold up every
+    /// job for a day.
+    ///
     /// # Errors
-    /// [`EventError`] naming the record.
+    /// [`EventError`] if there are no records at all.
     pub fn parse(event: &Value) -> Result<Self, EventError> {
-        let records = event.get("Records").and_then(Value::as_array);
-        let records = records.ok_or_else(|| EventError { record: 0, message: "it has no Records".to_owned() })?;
+        let records = event.get("Records").and_then(Value::as_array).ok_or(EventError)?;
         let mut parsed = Self::default();
-        for (number, record) in (1..).zip(records) {
-            parsed.read(record).map_err(|message| EventError { record: number, message })?;
+        for (record, value) in (1..).zip(records) {
+            if let Err(error) = parsed.read(value) {
+                parsed.skipped += 1;
+                tracing::error!(record, error, skipped = parsed.skipped, "passed over a record that cannot be read");
+            }
         }
         Ok(parsed)
     }
@@ -78,7 +107,8 @@ impl Event {
         match (partition.split('/').next(), sort) {
             (Some("head"), "head") => {
                 let head: HeadPart = serde_json::from_str(body).map_err(|error| error.to_string())?;
-                self.changed.push(Changed { shard: head.shard, epoch: head.epoch });
+                let holding = head.owner.map_or(Holding::Free, |owner| Holding::Until { micros: owner.lease_until_micros });
+                self.changed.push(Changed { shard: head.shard, epoch: head.epoch, holding });
             }
             (Some("job"), keys::ROUTES) => {
                 let job = partition.strip_prefix("job/").and_then(|job| job.parse().ok());
@@ -101,7 +131,7 @@ mod tests {
     fn heads_routes_and_messages_are_read_and_other_rows_passed_over() {
         let shard = ShardKey::new(JobId(5), StageId(1), ShardId(2));
         let head = serde_json::to_string(&Head { epoch: Epoch(7), ..Head::new(shard) }).unwrap();
-        let look = Look { job: JobId(5), slot: 3, called: weir_model::decide::Called::default() };
+        let look = Look { job: JobId(5), slot: 3, at_micros: 9, called: weir_model::decide::Called::default() };
         let record = |partition: String, sort: &str, body: &str| {
             json!({"eventName": "MODIFY", "dynamodb": {
                 "Keys": {"pk": {"S": partition}, "sk": {"S": sort}}, "NewImage": {"body": {"S": body}, "version": {"N": "1"}}}})
@@ -115,14 +145,24 @@ mod tests {
             {"eventSource": "aws:sqs", "body": serde_json::to_string(&look).unwrap()},
         ]});
         let parsed = Event::parse(&event).unwrap();
-        let changed = vec![Changed { shard, epoch: Epoch(7) }];
-        assert_eq!(parsed, Event { changed, created: vec![JobId(5)], looks: vec![look] });
+        let changed = vec![Changed { shard, epoch: Epoch(7), holding: Holding::Free }];
+        assert_eq!(parsed, Event { changed, created: vec![JobId(5)], looks: vec![look], skipped: 0 });
     }
 
     #[test]
-    fn what_is_none_of_ours_is_refused_by_its_number() {
+    fn a_record_that_cannot_be_read_is_passed_over_and_the_rest_is_read() {
         assert!(Event::parse(&json!({})).unwrap_err().to_string().contains("no Records"));
-        let error = Event::parse(&json!({"Records": [{"eventSource": "aws:s3"}]})).unwrap_err();
-        assert_eq!(error.record, 1);
+        let shard = ShardKey::new(JobId(5), StageId(1), ShardId(2));
+        let owner = Owner { id: weir_model::OwnerId(1), lease_until_micros: 8 };
+        let head = serde_json::to_string(&Head { owner: Some(owner), ..Head::new(shard) }).unwrap();
+        let change = |body: &str| {
+            json!({"dynamodb": {
+            "Keys": {"pk": {"S": keys::head(shard).partition}, "sk": {"S": "head"}}, "NewImage": {"body": {"S": body}}}})
+        };
+        let strange = [change("{}"), json!({"eventSource": "aws:s3"}), json!({"body": "{}"}), json!({"dynamodb": {}})];
+        let records = [&strange[..], &[change(&head)]].concat();
+        let parsed = Event::parse(&json!({ "Records": records })).unwrap();
+        let changed = vec![Changed { shard, epoch: Epoch(0), holding: Holding::Until { micros: 8 } }];
+        assert_eq!(parsed, Event { changed, skipped: 4, ..Event::default() });
     }
 }

@@ -1,42 +1,42 @@
 //! The dispatcher: turns the table's commits into calls of workers, and looks again later at what may have been lost (C6).
 //!
 //! ```text
-//! table --stream of changes--> routes of the job --> slots that read it --> heads --> call | look later | settled
-//!                                                          ^                            |        |
-//!                                                          `------ delayed message -----+--------'
+//! table --stream of changes--> routes of the job --> slots that read it --> memory --> heads --> call | look later | settled
+//!                                                          ^                                       |        |
+//!                                                          `-------------- delayed message --------+--------'
 //! ```
 //! Why at all: functions that sleep cost nothing, so somebody must wake them. Never: decides what is committed. A call that is lost,
 //! late or doubled costs effort, never a row.
+//!
+//! What costs requests is asked in this order: what this process remembers of the slot, the slot's own heads (two or three), and only of
+//! a slot that was let go of the heads of everything that it reads: who let go may not have seen the last of them.
 
 mod aws;
 mod event;
 mod outbox;
+mod slots;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures::StreamExt;
 use tokio::sync::Mutex;
-use weir_coordinator::{CoordinationStore, StoreError, claim, jobs, retention};
-use weir_model::decide::{Called, Dispatch, decide_dispatch};
+use weir_coordinator::{CoordinationStore, StoreError, jobs, retention};
+use weir_model::decide::{Act, Called, LOOK_AFTER, said_all};
 use weir_model::invocation::Invocation;
+use weir_model::job::DesiredState;
 use weir_model::routes::RoutesRow;
-use weir_model::{Clock, Epoch, Generation, Head, JobId, ShardKey};
+use weir_model::{Clock, Epoch, Head, JobId, ShardKey};
 
 pub use aws::{AwsOutbox, Targets};
-pub use event::{Changed, Event, EventError};
+pub use event::{Changed, Event, EventError, Holding};
 pub use outbox::{Look, Outbox, OutboxError};
+use slots::{Slot, Slots};
 
-/// How long after a call its slot is looked at, unless a lease says when.
-const LOOK_AFTER: Duration = Duration::from_secs(15);
-/// How long after the end of a lease: its holder may be renewing it.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
-/// How long a call may take until somebody has claimed what it is for.
-const CALL_UNDER_WAY: Duration = Duration::from_secs(5);
-/// How much too early a look may come.
-const EARLY_MAX: Duration = Duration::from_secs(2);
 /// Routes kept in memory.
 const ROUTES_MAX: usize = 1_024;
+/// Slots attended to at a time.
+const SLOTS_AT_A_TIME: usize = 16;
 
 /// An event that could not be handled; delivering it again is safe.
 #[derive(Debug, thiserror::Error)]
@@ -49,20 +49,25 @@ pub enum DispatchError {
     Outbox(#[from] OutboxError),
 }
 
-/// A slot of a job, by its place in the routes.
-type Slot = (JobId, usize);
-/// What is new for a slot: upstream shards and their epochs.
-type News = BTreeMap<ShardKey, Epoch>;
-
-/// A look that is sure to come.
-#[derive(Debug)]
-struct Armed {
-    at_micros: i64,
-    /// The call that it follows up: when it was made, and the slot's generations then.
-    call: Option<(i64, Vec<Generation>)>,
+/// What an event says about a slot.
+#[derive(Debug, Default)]
+struct Concern {
+    /// Upstream shards and their epochs.
+    news: BTreeMap<ShardKey, Epoch>,
+    /// Of its own heads, where one has changed: the freest.
+    own: Option<Holding>,
 }
 
-/// Handles events. One for the life of a process: it remembers routes and what it has armed.
+/// How far a slot is looked into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// Its heads, for what was said to be new.
+    News,
+    /// All that it reads too.
+    Everything,
+}
+
+/// Handles events. One for the life of a process: it remembers routes and what it has armed and called.
 #[derive(Debug)]
 pub struct Dispatcher {
     table: Arc<dyn CoordinationStore>,
@@ -70,46 +75,36 @@ pub struct Dispatcher {
     outbox: Arc<dyn Outbox>,
     /// They never change.
     routes: Mutex<HashMap<JobId, Arc<RoutesRow>>>,
-    /// Memory of this process alone, forgotten without harm.
-    armed: Mutex<HashMap<Slot, Armed>>,
+    slots: Slots,
 }
 
 impl Dispatcher {
     /// A dispatcher that reads `table` and speaks by `outbox`.
     #[must_use]
     pub fn new(table: Arc<dyn CoordinationStore>, clock: Arc<dyn Clock>, outbox: Arc<dyn Outbox>) -> Self {
-        Self { table, clock, outbox, routes: Mutex::default(), armed: Mutex::default() }
+        Self { table, clock, outbox, routes: Mutex::default(), slots: Slots::default() }
     }
 
-    /// Handles one event whole; what concerns the same slot is decided once.
+    /// Handles one event whole; what concerns the same slot is decided once. What fails for one slot holds up no other.
     ///
     /// # Errors
-    /// [`DispatchError`]: deliver the event again.
+    /// The first [`DispatchError`] that trying again may mend: deliver the event again.
     pub async fn handle(&self, event: Event) -> Result<(), DispatchError> {
-        let mut slots: BTreeMap<Slot, News> = BTreeMap::new();
+        let mut failed = Ok(());
+        let mut slots: BTreeMap<Slot, Concern> = BTreeMap::new();
         for changed in event.changed {
-            self.concern(changed, &mut slots).await?;
+            failed = failed.and(passing(self.concern(changed, &mut slots).await));
         }
         for job in event.created {
-            if let Some(routes) = self.routes(job).await? {
-                slots.extend((0..routes.slots.len()).map(|place| ((job, place), News::new())));
-            }
+            failed = failed.and(passing(self.concern_all(job, &mut slots).await));
         }
-        for ((job, place), news) in slots {
-            let news: Vec<_> = news.into_iter().collect();
-            self.consider(job, place, &news, None).await?;
-        }
-        for look in event.looks {
-            // A message may come twice: the first of them has armed the next look. One that comes early, as clocks are set, is no repeat.
-            if !self.is_armed((look.job, look.slot), EARLY_MAX).await {
-                self.look(&look).await?;
-            }
-        }
-        Ok(())
+        let attending = slots.into_iter().map(|(slot, concern)| self.attend(slot, concern));
+        failed = failed.and(all(attending).await);
+        failed.and(all(event.looks.into_iter().map(|look| self.look(look))).await)
     }
 
     /// The slots that a changed head concerns: its own, and those that read it.
-    async fn concern(&self, changed: Changed, slots: &mut BTreeMap<Slot, News>) -> Result<(), DispatchError> {
+    async fn concern(&self, changed: Changed, slots: &mut BTreeMap<Slot, Concern>) -> Result<(), DispatchError> {
         let shard = changed.shard;
         let mut jobs = vec![shard.job];
         if self.routes(shard.job).await?.is_none() {
@@ -121,92 +116,156 @@ impl Dispatcher {
             if job == shard.job
                 && let Some(place) = routes.slot_of(shard)
             {
-                slots.entry((job, place)).or_default();
+                let own = &mut slots.entry((job, place)).or_default().own;
+                *own = Some(own.map_or(changed.holding, |known| known.min(changed.holding)));
             }
             for place in routes.slots_reading(shard) {
-                let news = slots.entry((job, place)).or_default().entry(shard).or_default();
+                let news = slots.entry((job, place)).or_default().news.entry(shard).or_default();
                 *news = (*news).max(changed.epoch);
             }
         }
         Ok(())
     }
 
-    /// Looks at a slot again, with all that it reads.
-    async fn look(&self, look: &Look) -> Result<(), DispatchError> {
-        let Some(routes) = self.routes(look.job).await? else { return Ok(()) };
-        let mut upstream = Vec::new();
-        for shard in routes.upstream_of(look.slot) {
-            upstream.push((shard, claim::read_head(self.table.as_ref(), shard).await?.0.epoch));
+    async fn concern_all(&self, job: JobId, slots: &mut BTreeMap<Slot, Concern>) -> Result<(), DispatchError> {
+        if let Some(routes) = self.routes(job).await? {
+            for place in 0..routes.slots.len() {
+                slots.entry((job, place)).or_default();
+            }
         }
-        self.consider(look.job, look.slot, &upstream, Some(&look.called)).await
+        Ok(())
+    }
+
+    /// Does what an event asks for a slot, unless its holder does.
+    async fn attend(&self, slot: Slot, concern: Concern) -> Result<(), DispatchError> {
+        let now = self.clock.now_micros();
+        let news: Vec<_> = concern.news.into_iter().collect();
+        let free = concern.own == Some(Holding::Free);
+        let left_to_its_holder = self.slots.with(slot, now, |memory| {
+            memory.hear(&news);
+            if let Some(holding) = concern.own {
+                memory.hear_of_holder(holding.until_micros(), now);
+            }
+            !free && memory.is_left_to_its_holder(now)
+        });
+        if left_to_its_holder {
+            return Ok(());
+        }
+        let reach = if free { Reach::Everything } else { Reach::News };
+        self.consider(slot, &news, reach, None).await
+    }
+
+    /// Looks at a slot again, with all that it reads.
+    async fn look(&self, look: Look) -> Result<(), DispatchError> {
+        let slot = (look.job, look.slot);
+        let now = self.clock.now_micros();
+        if !self.slots.with(slot, now, |memory| memory.begin_look(look.at_micros)) {
+            return Ok(());
+        }
+        let looked = self.consider(slot, &[], Reach::Everything, Some(&look.called)).await;
+        if looked.is_err() {
+            // The message comes again, and is no repeat.
+            self.slots.with(slot, now, |memory| memory.take_look_back(look.at_micros));
+        }
+        looked
     }
 
     /// Calls a slot, looks at it later, or leaves it.
     async fn consider(
         &self,
-        job: JobId,
-        place: usize,
-        upstream: &[(ShardKey, Epoch)],
-        called: Option<&Called>,
+        slot: Slot,
+        news: &[(ShardKey, Epoch)],
+        reach: Reach,
+        look: Option<&Called>,
     ) -> Result<(), DispatchError> {
-        let Some(routes) = self.routes(job).await? else { return Ok(()) };
-        let Some(shards) = routes.slots.get(place) else { return Ok(()) };
+        let Some(routes) = self.routes(slot.0).await? else { return Ok(()) };
+        let Some(shards) = routes.slots.get(slot.1) else { return Ok(()) };
         let heads = jobs::heads(self.table.as_ref(), shards).await?;
+        let mut act = self.decide(slot, &routes, &heads, news, look);
+        if act == Act::Settled && heads.iter().all(said_all) {
+            return self.finish(&routes, look.is_some()).await;
+        }
+        if act == Act::Settled && reach == Reach::Everything {
+            // Upstream before the heads: whoever claims after these generations finds all of it.
+            let upstream = self.upstream(&routes, slot.1).await?;
+            let heads = jobs::heads(self.table.as_ref(), shards).await?;
+            act = self.decide(slot, &routes, &heads, &upstream, look);
+        }
+        self.carry_out(slot, shards, act).await
+    }
+
+    fn decide(
+        &self,
+        slot: Slot,
+        routes: &RoutesRow,
+        heads: &[Head],
+        upstream: &[(ShardKey, Epoch)],
+        look: Option<&Called>,
+    ) -> Act {
         let now = self.clock.now_micros();
-        match decide_dispatch(&heads, |upstream, shard| routes.reads(upstream, shard), upstream, called, now) {
-            Dispatch::Settled => Ok(()),
-            Dispatch::LookAt { .. } if self.is_armed((job, place), Duration::ZERO).await => Ok(()),
-            Dispatch::LookAt { at_micros } => {
-                let at = at_micros.saturating_add(micros(LEASE_MARGIN));
-                let called = called.cloned().unwrap_or_default();
-                self.arm(Look { job, slot: place, called }, at, None).await
+        let reads = |upstream, shard| routes.reads(upstream, shard);
+        self.slots.with(slot, now, |memory| memory.decide(heads, reads, upstream, look, now))
+    }
+
+    async fn upstream(&self, routes: &RoutesRow, place: usize) -> Result<Vec<(ShardKey, Epoch)>, DispatchError> {
+        let heads = jobs::heads(self.table.as_ref(), &routes.upstream_of(place)).await?;
+        Ok(heads.iter().map(|head| (head.shard, head.epoch)).collect())
+    }
+
+    /// A job whose shards have all said their last word is finished by the worker that said it; if that one died, by another.
+    async fn finish(&self, routes: &RoutesRow, is_look: bool) -> Result<(), DispatchError> {
+        let table = self.table.as_ref();
+        if jobs::row(table, routes.job).await?.desired == DesiredState::Finished {
+            return Ok(());
+        }
+        // Those that close last first.
+        for shards in routes.slots.iter().rev() {
+            if !jobs::heads(table, shards).await?.iter().all(said_all) {
+                return Ok(());
             }
-            Dispatch::Call if self.is_under_way((job, place), &heads).await => Ok(()),
-            Dispatch::Call => self.call(job, place, shards, &heads, upstream).await,
+        }
+        let (slot, Some(shards)) = ((routes.job, 0), routes.slots.first()) else { return Ok(()) };
+        let heads = jobs::heads(table, shards).await?;
+        let now = self.clock.now_micros();
+        let at = slots::after(now, LOOK_AFTER);
+        let act = self.slots.with(slot, now, |memory| match is_look {
+            true => memory.call(&heads, &[], now),
+            false if memory.is_armed_by(at, now) => Act::Waits,
+            false => Act::Arm { at_micros: at, called: Called::default() },
+        });
+        self.carry_out(slot, shards, act).await
+    }
+
+    async fn carry_out(&self, slot: Slot, shards: &[ShardKey], act: Act) -> Result<(), DispatchError> {
+        match act {
+            Act::Settled | Act::Waits => Ok(()),
+            Act::GivenUp { shard } => {
+                tracing::error!(job = %slot.0, %shard, "given up: every worker of this shard died before it could commit; give the \
+                     function more memory, then run the job once with weir run, which tries it without this limit");
+                Ok(())
+            }
+            Act::Arm { at_micros, called } => self.arm(slot, at_micros, called).await,
+            Act::Call(called) => self.call(slot, shards, called).await,
         }
     }
 
-    async fn call(
-        &self,
-        job: JobId,
-        place: usize,
-        shards: &[ShardKey],
-        heads: &[Head],
-        upstream: &[(ShardKey, Epoch)],
-    ) -> Result<(), DispatchError> {
+    async fn call(&self, slot: Slot, shards: &[ShardKey], called: Called) -> Result<(), DispatchError> {
         // Armed before the call: if this process dies between the two, the slot is looked at all the same.
-        let look = Look { job, slot: place, called: Called::now(heads, upstream) };
         let now = self.clock.now_micros();
-        let call = (now, look.called.generations.clone());
-        self.arm(look, now.saturating_add(micros(LOOK_AFTER)), Some(call)).await?;
-        let invocation = Invocation { job, shards: shards.to_vec(), rounds_max: None, run_millis_max: None };
-        Ok(self.outbox.call(&invocation).await?)
-    }
-
-    /// Whether the slot is sure to be looked at again, in more than `than`.
-    async fn is_armed(&self, slot: Slot, than: Duration) -> bool {
-        let least = self.clock.now_micros().saturating_add(micros(than));
-        self.armed.lock().await.get(&slot).is_some_and(|armed| armed.at_micros > least)
-    }
-
-    /// Whether the slot was called a moment ago and nobody has come yet: what is new meanwhile is seen by who comes.
-    async fn is_under_way(&self, slot: Slot, heads: &[Head]) -> bool {
-        let now = self.clock.now_micros();
-        let armed = self.armed.lock().await;
-        let call = armed.get(&slot).filter(|armed| armed.at_micros > now).and_then(|armed| armed.call.as_ref());
-        call.is_some_and(|(at, generations)| {
-            now - at < micros(CALL_UNDER_WAY) && heads.iter().map(|head| head.generation).eq(generations.iter().copied())
-        })
+        self.arm(slot, slots::after(now, LOOK_AFTER), called.clone()).await?;
+        let invocation = Invocation { job: slot.0, shards: shards.to_vec(), rounds_max: None, run_millis_max: None };
+        self.outbox.call(&invocation).await?;
+        self.slots.with(slot, now, |memory| memory.called(called, now));
+        Ok(())
     }
 
     /// Sends a message that comes back.
-    async fn arm(&self, look: Look, at_micros: i64, call: Option<(i64, Vec<Generation>)>) -> Result<(), DispatchError> {
+    async fn arm(&self, slot: Slot, at_micros: i64, called: Called) -> Result<(), DispatchError> {
         let now = self.clock.now_micros();
-        let after = u64::try_from(at_micros.saturating_sub(now)).unwrap_or(0);
-        let sent = self.outbox.look_after(&look, Duration::from_micros(after)).await?;
-        let mut armed = self.armed.lock().await;
-        armed.retain(|_, armed| armed.at_micros > now);
-        armed.insert((look.job, look.slot), Armed { at_micros: now.saturating_add(micros(sent)), call });
+        let planned = self.slots.with(slot, now, |memory| memory.plan(at_micros));
+        let look = Look { job: slot.0, slot: slot.1, at_micros: planned, called };
+        self.outbox.look_after(&look, slots::between(now, planned)).await?;
+        self.slots.with(slot, now, |memory| memory.armed(planned));
         Ok(())
     }
 
@@ -232,8 +291,21 @@ async fn readers(table: &dyn CoordinationStore, stream: JobId) -> Result<Vec<Job
     Ok(row.pins.keys().filter_map(|pin| pin.strip_prefix(retention::JOB_PIN)?.parse().ok()).collect())
 }
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+/// All of them, a few at a time; the first failure that trying again may mend.
+async fn all(acts: impl Iterator<Item = impl Future<Output = Result<(), DispatchError>>>) -> Result<(), DispatchError> {
+    let acts = futures::stream::iter(acts).buffered(SLOTS_AT_A_TIME);
+    acts.fold(Ok(()), |failed, act| std::future::ready(failed.and(passing(act)))).await
+}
+
+/// A row that cannot be read stops its own job: trying the event again would not mend it, and hold up all others.
+fn passing(result: Result<(), DispatchError>) -> Result<(), DispatchError> {
+    match result {
+        Err(DispatchError::Table(error @ StoreError::Corrupt { .. })) => {
+            tracing::error!(%error, "passed over");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub struct Look {
     pub job: JobId,
     /// Place of the slot in its routes.
     pub slot: usize,
+    /// When it was planned for, microseconds UTC: tells a repeat from the next.
+    pub at_micros: i64,
     /// The call that it follows up; empty if there was none.
     #[serde(default)]
     pub called: Called,
@@ -39,9 +41,9 @@ pub trait Outbox: Send + Sync + std::fmt::Debug {
     /// [`OutboxError`].
     async fn call(&self, invocation: &Invocation) -> Result<(), OutboxError>;
 
-    /// Sends `look` to a dispatcher after a time, or sooner where the carrier cannot wait so long. Returns the time.
+    /// Sends `look` to a dispatcher after a time, or sooner where the carrier cannot wait so long.
     ///
     /// # Errors
     /// [`OutboxError`].
-    async fn look_after(&self, look: &Look, after: Duration) -> Result<Duration, OutboxError>;
+    async fn look_after(&self, look: &Look, after: Duration) -> Result<(), OutboxError>;
 }
