@@ -1,6 +1,5 @@
 //! What every handler gets: the four seams, the process's identity and its tuning. Built once at cold start.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use weir_state::SegmentCache;
 
 use crate::connect::Connectors;
 use crate::progress::Progress;
+use crate::recent::Recent;
 use crate::worker::Warm;
 
 /// Bounds and intervals of a worker. Everything that decides *when* a batch is cut stands here; the cut itself is recorded (R1).
@@ -55,6 +55,12 @@ pub struct Tuning {
     pub fired_rows_max: usize,
     /// Memory for the open windows of each merge shard, and where the rest goes.
     pub state: StateBudget,
+    /// Bytes of exchange segments that a merge shard's batch takes.
+    pub merge_bytes_max: u64,
+    /// Holders in a row that may vanish from a shard without a commit before it is given up; nobody watches a function.
+    pub vanished_max: u32,
+    /// When the invocation leaves, monotonic: an epoch is cut for it.
+    pub leave_at_micros: i64,
 }
 
 impl Default for Tuning {
@@ -77,9 +83,39 @@ impl Default for Tuning {
             checkpoints: CheckpointLimits { replay_epochs_max: 64, ..CheckpointLimits::default() },
             fired_rows_max: FIRED_ROWS_MAX,
             state: StateBudget::default(),
+            merge_bytes_max: u64::MAX,
+            vanished_max: u32::MAX,
+            leave_at_micros: i64::MAX,
         }
     }
 }
+
+impl Tuning {
+    /// The same with batches halved so many times: one that is too large for its process must become small enough some day.
+    ///
+    /// Only what says where a batch is cut, which recipes record (R1); [`Self::fired_rows_max`] is not.
+    #[must_use]
+    pub fn halved(&self, times: u32) -> Self {
+        let times = times.min(HALVINGS_MAX);
+        if times == 0 {
+            return self.clone();
+        }
+        Self {
+            commit_interval: self.commit_interval / (1 << times),
+            epoch_rows_max: (self.epoch_rows_max >> times).max(1),
+            gathered_rows_max: (self.gathered_rows_max >> times).max(1),
+            gathered_bytes_max: (self.gathered_bytes_max >> times).max(1),
+            publish_rows_max: (self.publish_rows_max >> times).max(1),
+            publish_bytes_max: (self.publish_bytes_max >> times).max(1),
+            merge_bytes_max: (self.merge_bytes_max.min(self.edge_bytes_max) >> times).max(1),
+            rounds_in_flight: 1,
+            ..self.clone()
+        }
+    }
+}
+
+/// Halvings of a batch.
+const HALVINGS_MAX: u32 = 16;
 
 /// Asked by a person or a signal: finish the round, commit, leave.
 #[derive(Debug, Clone, Default)]
@@ -127,18 +163,64 @@ pub struct Ctx {
     pub stop: Stop,
 }
 
-/// Operators left by earlier invocations; valid only at the commit they were left at (C2).
-#[derive(Debug, Default)]
-pub struct WarmCache(Mutex<HashMap<ShardKey, Warm>>);
+impl Ctx {
+    /// The same for one invocation.
+    ///
+    /// - `leave_at`: when it leaves, monotonic. - `vanished`: holders that vanished before it, in a row.
+    #[must_use]
+    pub(crate) fn of_invocation(&self, leave_at: i64, vanished: u32) -> Self {
+        Self { tuning: Tuning { leave_at_micros: leave_at, ..self.tuning.halved(vanished) }, ..self.clone() }
+    }
+}
+
+/// What a warm operator takes beside its windows: compiled expressions, about.
+const WARM_BYTES: usize = 256 << 10;
+/// Memory for warm operators where nothing is said.
+const WARM_BYTES_MAX: usize = 256 << 20;
+
+/// Operators left by earlier invocations; valid only at the commit they were left at (C2). Bounded by bytes: a function that serves many
+/// jobs would else keep them all.
+#[derive(Debug)]
+pub struct WarmCache(Mutex<Recent<ShardKey, Warm>>);
+
+impl Default for WarmCache {
+    fn default() -> Self {
+        Self::new(WARM_BYTES_MAX)
+    }
+}
 
 impl WarmCache {
+    /// Keeps operators of at most `bytes_max` together; the least recently used goes first.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self(Mutex::new(Recent::new(bytes_max)))
+    }
+
     /// Takes what was left for `shard`.
     pub fn take(&self, shard: ShardKey) -> Option<Warm> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&shard)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(&shard)
     }
 
     /// Leaves an operator for the next invocation.
     pub fn leave(&self, shard: ShardKey, warm: Warm) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, warm);
+        let bytes = warm.bytes() + WARM_BYTES;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).put(shard, warm, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_halved_by_what_its_recipe_records_and_by_nothing_else() {
+        let tuning = Tuning::default();
+        let halved = tuning.halved(3);
+        assert_eq!(halved.epoch_rows_max, tuning.epoch_rows_max / 8);
+        assert_eq!(halved.commit_interval, tuning.commit_interval / 8);
+        assert_eq!(halved.merge_bytes_max, tuning.edge_bytes_max / 8);
+        assert_eq!((halved.fired_rows_max, halved.lease), (tuning.fired_rows_max, tuning.lease));
+        assert_eq!(tuning.halved(0).merge_bytes_max, u64::MAX);
+        assert_eq!(Tuning { epoch_rows_max: 1, ..tuning }.halved(u32::MAX).epoch_rows_max, 1);
     }
 }

@@ -2,7 +2,6 @@
 //!
 //! Settings come from the environment, by the names that the command line has: `WEIR_STORE`, `WEIR_COORDINATION`, `WEIR_MEMORY`, ...
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use clap::Parser;
 use tokio::sync::Mutex;
 use weir_coordinator::jobs;
 use weir_model::JobId;
+use weir_model::decide::VANISHED_MAX;
 
 use crate::cli::{Common, Running, check_environment};
 use crate::collector;
@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::context::Ctx;
 use crate::job::{self, Loaded};
 use crate::open::{self, OpenError};
+use crate::recent::Recent;
 use crate::stream;
 use crate::worker::{self, Invocation, Left, WorkerError, said_all};
 
@@ -24,6 +25,8 @@ use crate::worker::{self, Invocation, Left, WorkerError, said_all};
 const LEAVE_BEFORE: Duration = Duration::from_secs(3);
 /// Part of the function's memory that state and caches get; the rest is the program's, and room for what is under way.
 const MEMORY_PART: u64 = 2;
+/// Compiled scripts kept.
+const LOADED_MAX: usize = 16;
 
 /// Settings of the process, all from the environment.
 #[derive(Debug, Parser)]
@@ -38,8 +41,8 @@ struct Settings {
 #[derive(Debug)]
 pub struct Worker {
     ctx: Ctx,
-    /// Compiled scripts.
-    loaded: Mutex<HashMap<JobId, Arc<Loaded>>>,
+    /// Compiled scripts of the jobs served last.
+    loaded: Mutex<Recent<JobId, Arc<Loaded>>>,
 }
 
 impl Worker {
@@ -62,20 +65,29 @@ impl Worker {
         Ok(Self::open(&config).await?)
     }
 
-    async fn open(config: &Config) -> Result<Self, OpenError> {
-        Ok(Self { ctx: open::open(config).await?.ctx, loaded: Mutex::default() })
+    pub(crate) async fn open(config: &Config) -> Result<Self, OpenError> {
+        let mut ctx = open::open(config).await?.ctx;
+        // Nobody sees a function die over and over.
+        ctx.tuning.vanished_max = VANISHED_MAX;
+        Ok(Self { ctx, loaded: Mutex::new(Recent::new(LOADED_MAX)) })
     }
 
-    /// Serves one event and leaves before the time is over.
+    #[cfg(test)]
+    pub(crate) fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// Serves one event and leaves before the time is over, which runs from now: opening the job, claims and loads count.
     ///
     /// # Errors
     /// [`WorkerError`]; what was committed stays, and the table's feed brings the next call.
-    pub async fn handle(&self, mut invocation: Invocation, left: Duration) -> Result<Left, WorkerError> {
+    pub async fn handle(&self, invocation: Invocation, left: Duration) -> Result<Left, WorkerError> {
         let time = left.saturating_sub(LEAVE_BEFORE.min(left / 4));
-        let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-        invocation.run_millis_max = Some(invocation.run_millis_max.map_or(time, |asked| asked.min(time)));
+        let time = i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let deadline = self.ctx.clock.monotonic_micros().saturating_add(time);
+        let leave_at = worker::leave_at(&invocation, &self.ctx).min(deadline);
         let loaded = self.loaded(invocation.job).await?;
-        let left = worker::run(&invocation, &self.ctx, &loaded).await?;
+        let left = worker::run_until(leave_at, &invocation, &self.ctx, &loaded).await?;
         self.tidy(&invocation, &loaded, left).await?;
         Ok(left)
     }
@@ -83,22 +95,24 @@ impl Worker {
     async fn loaded(&self, job: JobId) -> Result<Arc<Loaded>, WorkerError> {
         let mut loaded = self.loaded.lock().await;
         if let Some(known) = loaded.get(&job) {
-            return Ok(Arc::clone(known));
+            return Ok(known);
         }
         let opened = Arc::new(job::open(&self.ctx, job).await?);
-        loaded.insert(job, Arc::clone(&opened));
+        loaded.put(job, Arc::clone(&opened), 1);
         Ok(opened)
     }
 
-    /// The first slot's worker deletes what nobody needs any more; whoever says the job's last word finishes it.
+    /// The first slot's worker deletes what nobody needs any more; whoever finds that all has been said finishes the job: a worker that
+    /// said the job's last word, or, if that one died, another that is called for it.
     async fn tidy(&self, invocation: &Invocation, loaded: &Loaded, left: Left) -> Result<(), WorkerError> {
         let (ctx, table) = (&self.ctx, self.ctx.table.as_ref());
         if left == Left::Done {
             let heads = jobs::heads(table, &loaded.topology.all_shards()).await?;
             if heads.iter().all(said_all) {
-                jobs::finish(table, loaded.job).await?;
+                // Finished last: then the rest was done.
                 collector::collect(ctx, loaded, true).await?;
-                return stream::release(ctx, loaded).await;
+                stream::release(ctx, loaded).await?;
+                return Ok(jobs::finish(table, loaded.job).await?);
             }
         }
         let first = loaded.topology.slots().first().is_some_and(|slot| *slot == invocation.shards);

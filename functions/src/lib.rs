@@ -22,6 +22,7 @@ pub mod cost;
 pub mod open;
 
 pub mod progress;
+mod recent;
 pub mod stream;
 pub mod trace;
 

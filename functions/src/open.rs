@@ -75,7 +75,8 @@ fn assemble(
         owner,
         liveness,
         cache: Arc::new(SegmentCache::new(cache_bytes)),
-        warm: Arc::new(WarmCache::default()),
+        // As much as open windows may take in all.
+        warm: Arc::new(WarmCache::new(usize::try_from(config.memory / 2).unwrap_or(usize::MAX))),
         progress: Arc::new(Progress::default()),
         tuning: Tuning {
             commit_interval: config.commit_interval,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use weir_coordinator::jobs;
-use weir_model::decide::OwnerLiveness;
+use weir_model::decide::{OwnerLiveness, is_given_up};
 use weir_model::{Activity, Head, SegmentKind, ShardKey};
 use weir_state::manifest::{Entries, entries_between};
 
@@ -51,8 +51,10 @@ fn table(opened: &Opened, loaded: &Loaded, heads: &[Head]) -> Result<String, std
             Role::Merge => "merge",
             Role::Publish => "publish",
         };
+        let given_up = is_given_up(head, opened.ctx.clock.now_micros());
         let state = match (&head.owner, head.activity) {
             (_, Activity::Closed) => "closed".to_owned(),
+            _ if given_up => "its workers die: weir run tries again".to_owned(),
             (None, _) => "free".to_owned(),
             (Some(owner), _) => match opened.ctx.liveness.of(owner.id) {
                 OwnerLiveness::Alive => "held".to_owned(),

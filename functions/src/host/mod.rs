@@ -187,6 +187,7 @@ fn is_passing(error: &WorkerError) -> bool {
         | WorkerError::Print(_)
         | WorkerError::Refused { .. }
         | WorkerError::Replay { .. }
+        | WorkerError::Kills { .. }
         | WorkerError::Gone { .. } => false,
     }
 }

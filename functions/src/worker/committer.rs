@@ -16,6 +16,19 @@ use crate::trace::{Reached, Step};
 /// Claims by shard, moved from commit to commit.
 type Claims = BTreeMap<ShardKey, Claim>;
 
+/// How the commit of a round ended, and what is still held.
+#[derive(Debug)]
+struct Ended {
+    claims: Claims,
+    heard: Result<Heard, WorkerError>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Committed,
+    Fenced,
+}
+
 /// Rounds under way.
 #[derive(Debug)]
 pub(super) struct Committer {
@@ -24,7 +37,7 @@ pub(super) struct Committer {
     /// Uploads of rounds whose commit has not begun, oldest first.
     waiting: VecDeque<(Round, JoinHandle<Result<(), WorkerError>>)>,
     /// The commit under way; it holds the claims.
-    running: Option<JoinHandle<Result<Option<Claims>, WorkerError>>>,
+    running: Option<JoinHandle<Ended>>,
     fenced: bool,
 }
 
@@ -62,7 +75,7 @@ impl Committer {
         Ok(!self.fenced)
     }
 
-    /// Claims as of the last commit heard.
+    /// Claims as of the last commit heard; one that was fenced gives back those that nobody has taken over.
     pub(super) fn into_claims(self) -> Vec<Claim> {
         self.claims.into_values().collect()
     }
@@ -79,10 +92,9 @@ impl Committer {
 
     async fn finish_running(&mut self) -> Result<(), WorkerError> {
         let Some(running) = self.running.take() else { return Ok(()) };
-        match running.await.map_err(|error| WorkerError::Task(error.to_string()))?? {
-            Some(claims) => self.claims = claims,
-            None => self.fenced = true,
-        }
+        let ended = running.await.map_err(|error| WorkerError::Task(error.to_string()))?;
+        self.claims = ended.claims;
+        self.fenced = ended.heard? == Heard::Fenced;
         Ok(())
     }
 }
@@ -99,14 +111,21 @@ pub(super) async fn put(ctx: &Ctx, name: String, bytes: bytes::Bytes) -> Result<
     Ok(weir_state::store::put_again(ctx.objects.as_ref(), ctx.clock.as_ref(), &name, bytes).await?)
 }
 
-/// Commits one round once its objects are stored. `None` if a shard is fenced.
-async fn commit(
-    ctx: Ctx,
-    mut claims: Claims,
-    round: Round,
-    uploading: JoinHandle<Result<(), WorkerError>>,
-) -> Result<Option<Claims>, WorkerError> {
-    uploading.await.map_err(|error| WorkerError::Task(error.to_string()))??;
+/// Commits one round once its objects are stored.
+async fn commit(ctx: Ctx, mut claims: Claims, round: Round, uploading: JoinHandle<Result<(), WorkerError>>) -> Ended {
+    let heard = match stored(uploading).await {
+        Ok(()) => advance(&ctx, &mut claims, round).await,
+        Err(error) => Err(error),
+    };
+    Ended { claims, heard }
+}
+
+async fn stored(uploading: JoinHandle<Result<(), WorkerError>>) -> Result<(), WorkerError> {
+    uploading.await.map_err(|error| WorkerError::Task(error.to_string()))?
+}
+
+/// Claims whose commit had no clear answer are lost: nobody knows their version.
+async fn advance(ctx: &Ctx, claims: &mut Claims, round: Round) -> Result<Heard, WorkerError> {
     let trace = &ctx.progress.trace;
     trace.note(ctx.clock.as_ref(), || Step::round(Reached::Stored, &round.heads));
     let named: Vec<_> = round.heads.iter().map(|head| (head.shard, head.epoch)).collect();
@@ -116,21 +135,22 @@ async fn commit(
         let claim = claims.remove(&head.shard).ok_or_else(|| WorkerError::Task(format!("no claim of shard {}", head.shard)))?;
         advances.push((claim, head));
     }
-    let lookup = Manifests(&ctx);
+    let lookup = Manifests(ctx);
     let outcome = weir_coordinator::commit(ctx.table.as_ref(), ctx.clock.as_ref(), &lookup, advances, round.id).await?;
     ctx.progress.commit_micros.add_between(began, ctx.clock.monotonic_micros());
-    match outcome {
+    let (held, heard) = match outcome {
         CommitOutcome::Committed(committed) => {
             ctx.progress.commits.add(1);
             trace.note(ctx.clock.as_ref(), || Step::Round { reached: Reached::Committed, heads: named });
-            claims.extend(committed.into_iter().map(|claim| (claim.shard(), claim)));
-            Ok(Some(claims))
+            (committed, Heard::Committed)
         }
-        CommitOutcome::Fenced { shard, by } => {
+        CommitOutcome::Fenced { shard, by, claims } => {
             tracing::info!(%shard, generation = by.0, "fenced: another worker has taken the shard over");
-            Ok(None)
+            (claims, Heard::Fenced)
         }
-    }
+    };
+    claims.extend(held.into_iter().map(|claim| (claim.shard(), claim)));
+    Ok(heard)
 }
 
 struct Manifests<'a>(&'a Ctx);

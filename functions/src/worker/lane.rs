@@ -40,6 +40,8 @@ pub(super) struct LaneShard {
     /// Owners of key groups in the stage that reads the partials.
     receivers: Option<Layout>,
     edge: Edge,
+    /// Whether it did not read because its receivers must catch up first.
+    blocked: bool,
 }
 
 /// Where a lane's rows come from.
@@ -76,7 +78,7 @@ impl LaneShard {
         let receivers =
             stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
-        Ok(Self { head, operator, input, keeps_results: keeps_results(pipeline), receivers, edge })
+        Ok(Self { head, operator, input, keeps_results: keeps_results(pipeline), receivers, edge, blocked: false })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -86,7 +88,8 @@ impl LaneShard {
     /// Runs one epoch and adds its commit to the round, if there is something to say (C4). Returns what merge shards of the same
     /// worker may read from memory.
     pub(super) async fn run_epoch(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<Option<Fed>, WorkerError> {
-        if self.head.activity == Activity::Closed || self.edge.is_full(ctx).await? {
+        self.blocked = self.head.activity != Activity::Closed && self.edge.is_full(ctx).await?;
+        if self.head.activity == Activity::Closed || self.blocked {
             return Ok(None);
         }
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
@@ -105,6 +108,19 @@ impl LaneShard {
     /// Whether it has to be asked again and again for what nobody announces.
     pub(super) fn polls(&self) -> bool {
         self.head.activity != Activity::Closed && matches!(self.input, LaneInput::Source(_))
+    }
+
+    /// Whether rows are known to have come that it has not taken.
+    pub(super) fn gathers(&self) -> bool {
+        match &self.input {
+            LaneInput::Source(_) => false,
+            LaneInput::Stream(stream) => !self.blocked && stream.has_unread(),
+        }
+    }
+
+    /// Whether its receivers must catch up first; that they have is told to nobody.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64) -> Result<Option<Read>, WorkerError> {

@@ -146,7 +146,8 @@ impl MergeShard {
         Ok(())
     }
 
-    /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2).
+    /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2); after holders that vanished not more than a few
+    /// bytes of each, and the rest with the next batch: the cuts say which (R1).
     async fn take_unread(
         &mut self,
         ctx: &Ctx,
@@ -154,17 +155,22 @@ impl MergeShard {
         let receiver = self.head.shard.shard;
         let (mut input, mut cuts, mut inputs) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut rows, mut bytes) = (0, 0);
+        let share = ctx.tuning.merge_bytes_max / (self.upstream.len() as u64).max(1);
         for upstream in &mut self.upstream {
-            let view = upstream.view(receiver);
-            rows += view.unread_rows;
-            bytes += view.unread_bytes;
-            let before = upstream.consumed;
-            while let Some(unread) = upstream.unread.pop_front() {
+            let (view, before) = (upstream.view(receiver), upstream.consumed);
+            let mut taken = 0;
+            while (taken == 0 || taken < share)
+                && let Some(unread) = upstream.unread.pop_front()
+            {
+                taken += unread.entry.segments.iter().map(|segment| segment.bytes).sum::<u64>().max(1);
                 check_invariant!(Cc1, unread.entry.epoch == upstream.consumed.epoch.next(), "{} skips an epoch", upstream.shard);
                 input.push(epoch_input(ctx, &unread, receiver).await?);
                 let entry = &unread.entry;
                 upstream.consumed = InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
             }
+            let rest = upstream.view(receiver);
+            rows += view.unread_rows - rest.unread_rows;
+            bytes += view.unread_bytes.saturating_sub(rest.unread_bytes);
             if upstream.consumed.epoch > before.epoch {
                 let consumed = upstream.consumed;
                 cuts.push(InputCut {

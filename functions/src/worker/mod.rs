@@ -8,7 +8,9 @@
 //! A round is one transaction: the lane's new place, the merge shards' new positions and everything published advance together, so
 //! an event can be counted, folded, fired and committed without ever being read back.
 
+mod builds;
 mod checkpoint;
+mod claiming;
 mod committer;
 mod edge;
 mod lane;
@@ -22,12 +24,13 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weir_coordinator::{Claim, ClaimOutcome};
+use weir_coordinator::Claim;
 use weir_engine::MergeOperator;
 pub use weir_model::decide::said_all;
-use weir_model::head::Owner;
 pub use weir_model::invocation::{Invocation, Left};
-use weir_model::{CommitId, Epoch, Generation, Head, ShardKey};
+use weir_model::{CommitId, Epoch, ShardKey};
+
+pub use builds::Builds;
 
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
@@ -46,8 +49,6 @@ const LINGER_INCOMPLETE: Duration = Duration::from_millis(500);
 
 /// How often a worker asks whether another process would take its share.
 const SHARE_ASKED_EVERY_MICROS: i64 = 500_000;
-/// Doublings of a lease by claims that ended without a commit.
-const LEASE_DOUBLINGS_MAX: u32 = 6;
 
 /// A worker that cannot go on. What was committed stays; the shards are taken up again by the next invocation.
 #[derive(Debug, thiserror::Error)]
@@ -103,33 +104,22 @@ pub enum WorkerError {
         /// Last epoch consumed.
         after: Epoch,
     },
+    /// One worker after the other died of the shard.
+    #[error(
+        "shard {shard}: the last {workers} workers died before they could commit, with ever smaller batches\nhelp: give the function more memory, then run the job once with weir run, which tries it without this limit"
+    )]
+    Kills {
+        /// The shard.
+        shard: ShardKey,
+        /// How many.
+        workers: u32,
+    },
     /// Standard output, where the `print` connector writes.
     #[error("printing results: {0}")]
     Print(std::io::Error),
     /// A background task died.
     #[error("a background task ended: {0}")]
     Task(String),
-}
-
-/// The builds that ran a batch and replayed it (R6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Builds {
-    /// The recipe's.
-    pub committed: String,
-    /// This one.
-    pub replayed: String,
-}
-
-impl Builds {
-    fn told(&self) -> String {
-        let Self { committed, replayed } = self;
-        if committed == replayed {
-            return format!(
-                "by this same build, {replayed}: its objects or its table were changed; restore them, nothing was written"
-            );
-        }
-        format!("by build {committed}, this is {replayed}: go on with the build that committed it, nothing was written")
-    }
 }
 
 /// State that an invocation leaves for the next of the same process (C2).
@@ -141,14 +131,22 @@ pub struct Warm {
     pending: checkpoint::Pending,
 }
 
+impl Warm {
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.operator.bytes()
+    }
+}
+
 /// Serves the shards of `invocation` until there is nothing to do or a limit is reached. The same everywhere: thread, process,
 /// function, simulation.
 ///
 /// # Errors
-/// [`WorkerError`]; shards are released as far as the table answers.
+/// [`WorkerError`]; shards are handed on as far as the table answers.
 pub async fn handle(invocation: &Invocation, ctx: &Ctx) -> Result<Left, WorkerError> {
+    let leave_at = leave_at(invocation, ctx);
     let loaded = Arc::new(job::open(ctx, invocation.job).await?);
-    run(invocation, ctx, &loaded).await
+    run_until(leave_at, invocation, ctx, &loaded).await
 }
 
 /// As [`handle`], with the job opened before.
@@ -156,99 +154,73 @@ pub async fn handle(invocation: &Invocation, ctx: &Ctx) -> Result<Left, WorkerEr
 /// # Errors
 /// [`WorkerError`].
 pub async fn run(invocation: &Invocation, ctx: &Ctx, loaded: &Arc<Loaded>) -> Result<Left, WorkerError> {
-    let mut claims = Vec::new();
-    let mut closed = 0;
-    for shard in &invocation.shards {
-        match claim(ctx, loaded, *shard).await? {
-            Claiming::Claimed(claim) => claims.push(*claim),
-            Claiming::Closed => closed += 1,
-            Claiming::NotNow => {}
-        }
+    run_until(leave_at(invocation, ctx), invocation, ctx, loaded).await
+}
+
+/// The instant, monotonic, at which an invocation that begins now is to leave.
+pub(crate) fn leave_at(invocation: &Invocation, ctx: &Ctx) -> i64 {
+    let run_max = invocation.run_millis_max.map(|millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
+    run_max.map_or(i64::MAX, |run_max| ctx.clock.monotonic_micros().saturating_add(run_max))
+}
+
+/// As [`run`], until `leave_at`: claims and loads count.
+pub(crate) async fn run_until(
+    leave_at: i64,
+    invocation: &Invocation,
+    ctx: &Ctx,
+    loaded: &Arc<Loaded>,
+) -> Result<Left, WorkerError> {
+    let claimed = claiming::claim_all(ctx, loaded, &invocation.shards).await?;
+    if claimed.claims.is_empty() {
+        return Ok(if claimed.closed == invocation.shards.len() { Left::Done } else { Left::Held });
     }
-    if claims.is_empty() {
-        return Ok(if closed == invocation.shards.len() { Left::Done } else { Left::Held });
-    }
-    let complete = claims.len() + closed == invocation.shards.len();
-    let held: Vec<(ShardKey, Generation)> = claims.iter().map(|claim| (claim.shard(), claim.head.generation)).collect();
-    let mut worker = match Worker::load(ctx, loaded, &claims).await {
-        Ok(worker) => worker,
+    let complete = claimed.is_complete(invocation);
+    let held = claimed.generations();
+    let ctx = &ctx.of_invocation(leave_at, claimed.vanished);
+    let (ended, claims) = serve(ctx, loaded, claimed.claims, invocation, complete).await;
+    let left = match ended {
+        Ok(left) => left,
         Err(error) => {
-            let fenced = is_fenced(ctx, &held).await;
-            weir_coordinator::release(ctx.table.as_ref(), claims).await?;
-            return if fenced { Ok(Left::Fenced) } else { Err(error) };
-        }
-    };
-    let mut committer = Committer::new(ctx.clone(), claims);
-    let served = worker.serve(ctx, loaded, &mut committer, invocation, complete).await;
-    let committed = committer.drain().await;
-    let left = match (served, committed) {
-        (Ok(left), Ok(true)) => left,
-        (Ok(_), Ok(false)) => Left::Fenced,
-        (Err(error), _) | (_, Err(error)) => {
-            let fenced = is_fenced(ctx, &held).await;
-            weir_coordinator::release(ctx.table.as_ref(), committer.into_claims()).await?;
             // Another generation may have deleted what this one was about to read: that is its right, not corruption (G4).
+            let fenced = claiming::is_fenced(ctx, &held).await;
+            claiming::leave_after_failure(ctx, claims).await;
             return if fenced { Ok(Left::Fenced) } else { Err(error) };
         }
     };
-    if left == Left::Fenced {
-        ctx.progress.fenced.add(1);
-    } else {
-        worker.leave(ctx);
-    }
-    let claims = committer.into_claims();
-    if left == Left::More && !ctx.stop.requested() {
-        weir_coordinator::hand_on(ctx.table.as_ref(), claims, ctx.clock.now_micros()).await?;
+    if left == Left::Fenced || left == Left::More && !ctx.stop.requested() {
+        claiming::hand_on(ctx, claims).await?;
     } else {
         weir_coordinator::release(ctx.table.as_ref(), claims).await?;
     }
     Ok(if left == Left::Done && !complete { Left::Idle } else { left })
 }
 
-/// Whether one of these shards has a newer generation. A table that does not answer says nothing.
-async fn is_fenced(ctx: &Ctx, held: &[(ShardKey, Generation)]) -> bool {
-    for (shard, generation) in held {
-        let head = weir_coordinator::claim::read_head(ctx.table.as_ref(), *shard).await;
-        if head.is_ok_and(|(head, _)| head.generation > *generation) {
-            return true;
-        }
+/// Loads and serves; gives back what is still held.
+async fn serve(
+    ctx: &Ctx,
+    loaded: &Arc<Loaded>,
+    claims: Vec<Claim>,
+    invocation: &Invocation,
+    complete: bool,
+) -> (Result<Left, WorkerError>, Vec<Claim>) {
+    let mut worker = match Worker::load(ctx, loaded, &claims).await {
+        Ok(worker) => worker,
+        Err(error) => return (Err(error), claims),
+    };
+    let mut committer = Committer::new(ctx.clone(), claims);
+    let served = worker.serve(ctx, loaded, &mut committer, invocation, complete).await;
+    let committed = committer.drain().await;
+    let left = match (served, committed) {
+        (Ok(left), Ok(true)) => Ok(left),
+        (Ok(_), Ok(false)) => Ok(Left::Fenced),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    match &left {
+        Ok(Left::Fenced) => ctx.progress.fenced.add(1),
+        Ok(_) => worker.leave(ctx),
+        Err(_) => {}
     }
-    false
-}
-
-enum Claiming {
-    Claimed(Box<Claim>),
-    Closed,
-    NotNow,
-}
-
-async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, WorkerError> {
-    let stage = loaded.topology.stage(shard.stage);
-    let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?;
-    if said_all(&head) {
-        return Ok(Claiming::Closed);
-    }
-    if stage.role == Role::Publish {
-        publisher::before_claim(ctx, loaded, shard, &head)?;
-    }
-    let claimant = owner(ctx, &head);
-    let outcome = weir_coordinator::claim(ctx.table.as_ref(), shard, &claimant, ctx.clock.now_micros(), |id| ctx.liveness.of(id));
-    Ok(match outcome.await? {
-        // Another claim came between: this generation has no staging folder, and must not make one any more.
-        ClaimOutcome::Claimed(claim) if stage.role == Role::Publish && claim.head.generation != head.generation.next() => {
-            weir_coordinator::release(ctx.table.as_ref(), vec![*claim]).await?;
-            Claiming::NotNow
-        }
-        ClaimOutcome::Claimed(claim) => Claiming::Claimed(claim),
-        ClaimOutcome::Held { .. } | ClaimOutcome::Lost => Claiming::NotNow,
-    })
-}
-
-/// Each claim that ended without a commit doubles the lease: a load that takes longer than it must come to its end some day.
-fn owner(ctx: &Ctx, head: &Head) -> Owner {
-    let lease = i64::try_from(ctx.tuning.lease.as_micros()).unwrap_or(i64::MAX);
-    let lease = lease.saturating_mul(1 << head.claims_since_commit.min(LEASE_DOUBLINGS_MAX));
-    Owner { id: ctx.owner, lease_until_micros: ctx.clock.now_micros().saturating_add(lease) }
+    (left, committer.into_claims())
 }
 
 /// Claimed and loaded shards.
@@ -285,8 +257,6 @@ impl Worker {
         let linger = i64::try_from(linger.as_micros()).unwrap_or(i64::MAX);
         let mut changes = ctx.table.changes();
         let began = ctx.clock.monotonic_micros();
-        let run_max =
-            invocation.run_millis_max.map_or(i64::MAX, |millis| i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(1_000));
         let mut rounds = 0;
         let mut asked = i64::MIN / 2;
         let mut idle_since = None;
@@ -307,9 +277,9 @@ impl Worker {
                 if ctx.stop.requested() {
                     return Ok(Left::More);
                 }
-                if now - since >= linger {
-                    // Nobody else tells when such a source has more.
-                    return Ok(if self.polls() { Left::More } else { Left::Idle });
+                // What has come and only waits for more is nobody else's to take.
+                if now - since >= linger && !self.gathers() {
+                    return Ok(if self.has_more() { Left::More } else { Left::Idle });
                 }
                 let patience = self.patience(ctx, idle_rounds);
                 idle_rounds += 1;
@@ -327,12 +297,13 @@ impl Worker {
                     return Ok(Left::Fenced);
                 }
             }
-            let served = ctx.clock.monotonic_micros() - began;
+            let now = ctx.clock.monotonic_micros();
+            let served = now - began;
             let share = i64::try_from(ctx.tuning.share_after.as_micros()).unwrap_or(i64::MAX);
             let asks = served >= share && served - asked >= SHARE_ASKED_EVERY_MICROS;
             let wanted = asks && (!complete || ctx.liveness.participants() > 1);
             asked = if asks { served } else { asked };
-            let out_of_time = served >= run_max || wanted;
+            let out_of_time = now >= ctx.tuning.leave_at_micros || wanted;
             if ctx.stop.requested() || out_of_time || invocation.rounds_max.is_some_and(|max| rounds >= max) {
                 return Ok(if self.done() { Left::Done } else { Left::More });
             }
@@ -361,6 +332,16 @@ impl Worker {
         if self.polls() { ctx.tuning.ask_again } else { (ctx.tuning.ask_again * (1 << idle_rounds.min(10))).min(PATIENCE_MAX) }
     }
 
+    /// Whether rows have come that a lane has not taken yet: it waits for more of them until its interval is over.
+    fn gathers(&self) -> bool {
+        self.lanes.iter().any(LaneShard::gathers)
+    }
+
+    /// Whether there may be more to do that nobody else tells of: a source to ask, or rows that wait until receivers have caught up.
+    fn has_more(&self) -> bool {
+        self.polls() || self.lanes.iter().any(LaneShard::is_blocked)
+    }
+
     /// Whether a source of its lanes must be asked for more.
     fn polls(&self) -> bool {
         self.lanes.iter().any(LaneShard::polls)
@@ -387,33 +368,4 @@ impl Worker {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(committed: &str) -> String {
-        let builds = Builds { committed: committed.to_owned(), replayed: job::build() };
-        let shard = ShardKey::new(weir_model::JobId(1), weir_model::StageId(1), weir_model::ShardId(0));
-        WorkerError::Replay { shard, epoch: Epoch(3), found: 1, committed: 2, builds }.to_string()
-    }
-
-    #[test]
-    fn a_replay_that_differs_names_the_build_that_committed_and_this_one() {
-        let said = told("0.0.9+aarch64+0000000000000001");
-        assert!(said.contains("by build 0.0.9+aarch64+0000000000000001"), "{said}");
-        assert!(said.contains(&job::build()) && said.contains("go on with the build that committed it"), "{said}");
-    }
-
-    #[test]
-    fn a_replay_that_differs_within_one_build_blames_what_is_stored() {
-        let said = told(&job::build());
-        assert!(said.contains("this same build") && said.contains("restore"), "{said}");
-    }
-
-    #[test]
-    fn a_build_is_named_by_version_architecture_and_sources() {
-        let build = job::build();
-        let parts: Vec<&str> = build.split('+').collect();
-        assert_eq!(parts[..2], [env!("CARGO_PKG_VERSION"), std::env::consts::ARCH]);
-        assert!(parts[2].len() == 16 && u64::from_str_radix(parts[2], 16).is_ok(), "{build}");
-    }
-}
+mod tests;

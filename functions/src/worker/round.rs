@@ -14,7 +14,8 @@ use weir_model::{
 use weir_state::paths::{self, Folder};
 use weir_state::{SegmentMeta, manifest, segment};
 
-use super::{WorkerError, owner};
+use super::WorkerError;
+use super::claiming::owner;
 use crate::context::Ctx;
 use crate::job::{Loaded, build};
 
@@ -163,7 +164,8 @@ impl Round {
             checkpoint: batch.checkpoint,
             publish: batch.publish,
             stats: batch.stats,
-            owner: Some(owner(ctx, &from)),
+            // With this commit nobody has vanished any more.
+            owner: Some(owner(ctx, 0)),
         };
         let next = decide_commit(&from, advance).map_err(|refusal| WorkerError::Refused { shard: head.shard, refusal })?;
         *head = next.clone();

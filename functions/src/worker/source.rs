@@ -85,7 +85,7 @@ pub(super) async fn read(
 ) -> Result<Option<Read>, WorkerError> {
     let tuning = &ctx.tuning;
     let interval = i64::try_from(tuning.commit_interval.as_micros()).unwrap_or(i64::MAX);
-    let deadline = ctx.clock.monotonic_micros().saturating_add(interval);
+    let deadline = ctx.clock.monotonic_micros().saturating_add(interval).min(tuning.leave_at_micros);
     let (shard, from) = (head.shard, head.source.unwrap_or_default());
     let mut upto = from;
     let mut read = Read::nothing(Inputs::Segments(Vec::new()));

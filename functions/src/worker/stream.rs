@@ -78,7 +78,13 @@ impl StreamInput {
         if self.upstream.iter().all(|upstream| upstream.unread.is_empty()) {
             return self.activity() == head.activity;
         }
-        now < self.next_at && unread_bytes < ctx.tuning.gathered_bytes_max as u64 && !ctx.stop.requested()
+        let leaves = ctx.stop.requested() || now >= ctx.tuning.leave_at_micros;
+        now < self.next_at && unread_bytes < ctx.tuning.gathered_bytes_max as u64 && !leaves
+    }
+
+    /// Whether stream lanes have committed what was not taken.
+    pub(super) fn has_unread(&self) -> bool {
+        self.upstream.iter().any(|upstream| !upstream.unread.is_empty())
     }
 
     /// Takes unread epochs of one stream lane, as far as the epoch goes.
