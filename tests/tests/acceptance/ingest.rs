@@ -17,13 +17,18 @@ struct HttpCase {
     port: u16,
 }
 
+/// Makes a case's job read the stream `plays` instead of its files.
+pub(crate) fn read_by_http(case: &Case) {
+    let script = std::fs::read_to_string(case.script()).expect("the script is there");
+    let (before, after) = script.split_once("'connector' = 'filesystem', 'path'").expect("the source comes first");
+    let (_, after) = after.split_once("'format' = 'json'").expect("its format");
+    std::fs::write(case.script(), format!("{before}'connector' = 'http'{after}")).expect("the script can be written");
+}
+
 impl HttpCase {
     fn new(rows: u64, files: u64) -> Self {
         let case = Case::new(rows, files);
-        let script = std::fs::read_to_string(case.script()).expect("the script is there");
-        let (before, after) = script.split_once("'connector' = 'filesystem', 'path'").expect("the source comes first");
-        let (_, after) = after.split_once("'format' = 'json'").expect("its format");
-        std::fs::write(case.script(), format!("{before}'connector' = 'http'{after}")).expect("the script can be written");
+        read_by_http(&case);
         // Nobody else takes it before the server does.
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
         Self { case, port }

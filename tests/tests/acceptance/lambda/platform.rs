@@ -1,43 +1,46 @@
-//! As much of AWS Lambda and SQS as functions see: the runtime API, asynchronous invocations, delayed messages. In process, over
-//! loopback HTTP; the functions are processes of their own.
+//! As much of AWS Lambda and SQS as functions see: asynchronous and synchronous invocations, delayed messages. In process, over loopback
+//! HTTP; the functions are processes of their own, see [`super::instance`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path as Route, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::support::weir;
+use super::instance;
 
-/// One call of a worker in this many is lost.
+/// One call of a worker in this many is lost; the first of them is among those that start a job.
 const LOST_EVERY: u64 = 10;
-/// How often a failed event is tried.
+const LOST_FIRST: u64 = 3;
+/// How often a failed event is tried, and after how long.
 const TRIES: u32 = 3;
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Lines of a function's log that are shown when a test fails.
+const LOG_LINES: usize = 30;
 
 /// A function.
 pub(super) struct Function {
-    name: &'static str,
-    binary: &'static str,
+    pub(super) name: &'static str,
+    pub(super) binary: &'static str,
     instances: usize,
-    environment: BTreeMap<String, String>,
-    time: Duration,
-    killed_after: u64,
+    pub(super) environment: BTreeMap<String, String>,
+    pub(super) time: Duration,
+    pub(super) killed_each: u64,
 }
 
 impl Function {
     pub(super) fn new(name: &'static str, binary: &'static str, instances: usize) -> Self {
         let time = Duration::from_secs(30);
-        Self { name, binary, instances, environment: BTreeMap::new(), time, killed_after: u64::MAX }
+        Self { name, binary, instances, environment: BTreeMap::new(), time, killed_each: u64::MAX }
     }
 
     pub(super) fn with<S: AsRef<str>>(mut self, variables: &[(&str, S)]) -> Self {
@@ -51,9 +54,9 @@ impl Function {
         self
     }
 
-    /// Its process is killed in the middle of each n-th invocation, and started cold for the next.
-    pub(super) fn killed_after(mut self, invocations: u64) -> Self {
-        self.killed_after = invocations;
+    /// Its process is killed in its n-th invocation, in the middle or as it answers, and started cold for the next.
+    pub(super) fn killed_in_each(mut self, invocation: u64) -> Self {
+        self.killed_each = invocation;
         self
     }
 }
@@ -70,9 +73,18 @@ pub(super) struct Counts {
     pub(super) killed: u64,
 }
 
+/// What a function is called with.
+#[derive(Debug)]
+pub(super) struct Event {
+    pub(super) body: String,
+    tries: u32,
+    /// Who waits for the answer; nobody of an asynchronous event.
+    answer: Option<oneshot::Sender<String>>,
+}
+
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(String, u32)>,
+    waiting: VecDeque<Event>,
     counts: Counts,
 }
 
@@ -80,6 +92,7 @@ struct Shared {
     queues: Mutex<BTreeMap<&'static str, Queue>>,
     changed: Notify,
     delayed: Mutex<u64>,
+    logs: PathBuf,
 }
 
 /// The platform; it lives as long as the test.
@@ -87,10 +100,11 @@ struct Shared {
 pub(super) struct Platform(Arc<Shared>);
 
 impl Platform {
-    /// Starts the services, and each function's instances when they have something to do.
+    /// Starts the services, and each function's instances.
     pub(super) async fn start(functions: Vec<Function>, folder: &Path) -> Self {
         let queues = functions.iter().map(|function| (function.name, Queue::default())).collect();
-        let platform = Self(Arc::new(Shared { queues: Mutex::new(queues), changed: Notify::new(), delayed: Mutex::new(0) }));
+        let (changed, delayed) = (Notify::new(), Mutex::new(0));
+        let platform = Self(Arc::new(Shared { queues: Mutex::new(queues), changed, delayed, logs: folder.to_owned() }));
         let services = Router::new()
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
             .route("/", post(send_message))
@@ -99,27 +113,55 @@ impl Platform {
         for function in functions {
             let function = Arc::new(function);
             for _ in 0..function.instances {
-                tokio::spawn(instance(platform.clone(), Arc::clone(&function), endpoint.clone(), folder.to_owned()));
+                tokio::spawn(instance::run(platform.clone(), Arc::clone(&function), endpoint.clone(), folder.to_owned()));
             }
         }
         platform
     }
 
     /// Puts an event before a function.
-    pub(super) fn enqueue(&self, function: &str, event: String) {
-        self.push(function, event, TRIES);
+    pub(super) fn enqueue(&self, function: &str, body: String) {
+        self.push(function, Event { body, tries: TRIES, answer: None });
     }
 
-    fn push(&self, function: &str, event: String, tries: u32) {
-        self.with(function, |queue| queue.waiting.push_back((event, tries)));
+    /// Calls a function and waits for its answer; `None` if it failed or was killed.
+    pub(super) async fn ask(&self, function: &str, body: String) -> Option<String> {
+        let (answer, answered) = oneshot::channel();
+        self.push(function, Event { body, tries: 1, answer: Some(answer) });
+        answered.await.ok()
+    }
+
+    pub(super) fn push(&self, function: &str, event: Event) {
+        self.with(function, |queue| queue.waiting.push_back(event));
         self.0.changed.notify_waiters();
+    }
+
+    /// An event that failed comes again after a while, a few times.
+    pub(super) fn again(&self, function: &'static str, event: Event) {
+        if event.tries > 1 {
+            self.later(AGAIN_AFTER, function, vec![Event { tries: event.tries - 1, ..event }]);
+        }
+    }
+
+    fn later(&self, delay: Duration, function: &'static str, events: Vec<Event>) {
+        *self.0.delayed.lock().unwrap() += 1;
+        let platform = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            events.into_iter().for_each(|event| platform.push(function, event));
+            *platform.0.delayed.lock().unwrap() -= 1;
+        });
     }
 
     fn with<T>(&self, function: &str, act: impl FnOnce(&mut Queue) -> T) -> T {
         act(self.0.queues.lock().unwrap().get_mut(function).expect("a function of that name"))
     }
 
-    async fn next(&self, function: &str) -> (String, u32) {
+    pub(super) fn count(&self, function: &str, act: impl FnOnce(&mut Counts)) {
+        self.with(function, |queue| act(&mut queue.counts));
+    }
+
+    pub(super) async fn next(&self, function: &str) -> Event {
         loop {
             let changed = self.0.changed.notified();
             if let Some(event) = self.with(function, |queue| queue.waiting.pop_front()) {
@@ -139,6 +181,17 @@ impl Platform {
         told.collect::<Vec<_>>().join("; ")
     }
 
+    /// What the functions said last.
+    pub(super) fn logs(&self) -> String {
+        let names: Vec<&str> = self.0.queues.lock().unwrap().keys().copied().collect();
+        let tail = |name: &&str| {
+            let said = std::fs::read_to_string(log_of(&self.0.logs, name)).unwrap_or_default();
+            let lines: Vec<&str> = said.lines().collect();
+            format!("--- {name}\n{}\n", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"))
+        };
+        names.iter().map(tail).collect()
+    }
+
     /// Waits until nothing waits and nothing is delayed.
     pub(super) async fn drained(&self, patience: Duration) {
         let quiet = async {
@@ -150,11 +203,26 @@ impl Platform {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
-        assert!(tokio::time::timeout(patience, quiet).await.is_ok(), "events go on although the job is done; {}", self.told());
+        let quiet = tokio::time::timeout(patience, quiet).await.is_ok();
+        assert!(quiet, "events go on although the job is done; {}\n{}", self.told(), self.logs());
     }
 }
 
-async fn serve(router: Router) -> String {
+impl Event {
+    /// Tells who waits.
+    pub(super) fn answered(self, body: String) {
+        if let Some(answer) = self.answer {
+            drop(answer.send(body));
+        }
+    }
+}
+
+/// Where a function's standard error goes, of all its instances.
+pub(super) fn log_of(folder: &Path, function: &str) -> PathBuf {
+    folder.join(format!("{function}.log"))
+}
+
+pub(super) async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its number").to_string();
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -168,10 +236,10 @@ async fn invoke(State(platform): State<Platform>, Route(name): Route<String>, bo
         queue.counts.calls += 1;
         queue.counts.calls
     });
-    if calls % LOST_EVERY == 0 {
-        platform.with(&name, |queue| queue.counts.lost += 1);
+    if calls % LOST_EVERY == LOST_FIRST {
+        platform.count(&name, |counts| counts.lost += 1);
     } else {
-        platform.with(&name, |queue| queue.counts.doubled += 1);
+        platform.count(&name, |counts| counts.doubled += 1);
         platform.enqueue(&name, event.clone());
         platform.enqueue(&name, event);
     }
@@ -183,145 +251,8 @@ async fn send_message(State(platform): State<Platform>, headers: HeaderMap, body
     assert_eq!(headers["x-amz-target"], "AmazonSQS.SendMessage");
     let message: Value = serde_json::from_slice(&body).expect("a message is JSON");
     let delay = Duration::from_secs(message["DelaySeconds"].as_u64().unwrap_or(0));
-    let event = json!({"Records": [{"eventSource": "aws:sqs", "body": message["MessageBody"]}]}).to_string();
-    *platform.0.delayed.lock().unwrap() += 1;
-    tokio::spawn(async move {
-        tokio::time::sleep(delay).await;
-        platform.enqueue("dispatcher", event.clone());
-        platform.enqueue("dispatcher", event);
-        *platform.0.delayed.lock().unwrap() -= 1;
-    });
+    let body = json!({"Records": [{"eventSource": "aws:sqs", "body": message["MessageBody"]}]}).to_string();
+    let event = |body: String| Event { body, tries: TRIES, answer: None };
+    platform.later(delay, "dispatcher", vec![event(body.clone()), event(body)]);
     ([("content-type", "application/x-amz-json-1.0")], json!({"MessageId": "m"}).to_string()).into_response()
-}
-
-/// What the runtime API of one instance holds.
-struct Runtime {
-    platform: Platform,
-    function: Arc<Function>,
-    /// Event handed out, with its number and the tries that are left.
-    running: Mutex<Option<(u64, String, u32)>>,
-    taken: Notify,
-    answered: Notify,
-    served: Mutex<u64>,
-}
-
-/// One instance: a process, its runtime API, and who kills it.
-async fn instance(platform: Platform, function: Arc<Function>, endpoint: String, folder: PathBuf) {
-    let runtime = Arc::new(Runtime {
-        platform: platform.clone(),
-        function: Arc::clone(&function),
-        running: Mutex::new(None),
-        taken: Notify::new(),
-        answered: Notify::new(),
-        served: Mutex::new(0),
-    });
-    let api = Router::new()
-        .route("/2018-06-01/runtime/invocation/next", get(next))
-        .route("/2018-06-01/runtime/invocation/{id}/response", post(response))
-        .route("/2018-06-01/runtime/invocation/{id}/error", post(error))
-        .with_state(Arc::clone(&runtime));
-    let api = serve(api).await;
-    loop {
-        let mut process = Running(spawn(&function, &api, &endpoint, &folder));
-        platform.with(function.name, |queue| queue.counts.cold += 1);
-        *runtime.served.lock().unwrap() = 0;
-        let ended = watch(&runtime, &mut process.0).await;
-        drop(process);
-        // What it was doing is an asynchronous event: the platform delivers it again.
-        let unfinished = runtime.running.lock().unwrap().take();
-        if let Some((_, event, tries)) = unfinished.filter(|(_, _, tries)| *tries > 1) {
-            platform.push(function.name, event, tries - 1);
-        }
-        platform.with(
-            function.name,
-            |queue| if ended == Ended::Killed { queue.counts.killed += 1 } else { queue.counts.failed += 1 },
-        );
-    }
-}
-
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Ended {
-    Killed,
-    ByItself,
-}
-
-/// Until the process ends, has run out of its time, or its turn to be killed has come: in the middle of an invocation.
-async fn watch(runtime: &Runtime, process: &mut Child) -> Ended {
-    loop {
-        let taken = tokio::time::timeout(Duration::from_millis(100), runtime.taken.notified()).await.is_ok();
-        if process.try_wait().expect("the process can be asked").is_some() {
-            return Ended::ByItself;
-        }
-        if !taken {
-            continue;
-        }
-        let kills = *runtime.served.lock().unwrap() >= runtime.function.killed_after;
-        let time = if kills { Duration::from_millis(120) } else { runtime.function.time };
-        if tokio::time::timeout(time, runtime.answered.notified()).await.is_err() {
-            return Ended::Killed;
-        }
-    }
-}
-
-fn spawn(function: &Function, api: &str, endpoint: &str, folder: &Path) -> Child {
-    let mut command = Command::new(weir().with_file_name(function.binary));
-    command.current_dir(folder).stdin(Stdio::null()).stderr(Stdio::null()).envs(&function.environment);
-    command.env("AWS_LAMBDA_RUNTIME_API", api).env("AWS_LAMBDA_FUNCTION_NAME", function.name);
-    command.env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512").env("AWS_LAMBDA_FUNCTION_VERSION", "1");
-    command.env("AWS_LAMBDA_LOG_GROUP_NAME", "weir").env("AWS_LAMBDA_LOG_STREAM_NAME", "weir");
-    command
-        .env("AWS_ENDPOINT_URL_LAMBDA", format!("http://{endpoint}"))
-        .env("AWS_ENDPOINT_URL_SQS", format!("http://{endpoint}"));
-    command.env("WEIR_WORKER_FUNCTION", "worker").env("WEIR_DISPATCH_QUEUE", format!("http://{endpoint}/queue"));
-    command.spawn().unwrap_or_else(|error| panic!("{}: {error}: run cargo build --release --bins first", function.binary))
-}
-
-async fn next(State(runtime): State<Arc<Runtime>>) -> Response {
-    let (event, tries) = runtime.platform.next(runtime.function.name).await;
-    let number = {
-        let mut served = runtime.served.lock().unwrap();
-        *served += 1;
-        if *served > 1 {
-            runtime.platform.with(runtime.function.name, |queue| queue.counts.warm += 1);
-        }
-        *served
-    };
-    *runtime.running.lock().unwrap() = Some((number, event.clone(), tries));
-    runtime.taken.notify_one();
-    let deadline = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970") + runtime.function.time;
-    let headers = [
-        ("lambda-runtime-aws-request-id", format!("request-{number}")),
-        ("lambda-runtime-deadline-ms", deadline.as_millis().to_string()),
-        ("lambda-runtime-invoked-function-arn", format!("arn:aws:lambda:us-east-1:0:function:{}", runtime.function.name)),
-        ("content-type", "application/json".to_owned()),
-    ];
-    (headers, event).into_response()
-}
-
-async fn response(State(runtime): State<Arc<Runtime>>) -> StatusCode {
-    runtime.running.lock().unwrap().take();
-    runtime.answered.notify_one();
-    StatusCode::ACCEPTED
-}
-
-/// A function that fails is called again with the same event, a few times.
-async fn error(State(runtime): State<Arc<Runtime>>, body: Bytes) -> StatusCode {
-    eprintln!("{} failed: {}", runtime.function.name, String::from_utf8_lossy(&body));
-    let failed = runtime.running.lock().unwrap().take();
-    runtime.platform.with(runtime.function.name, |queue| queue.counts.failed += 1);
-    if let Some((_, event, tries)) = failed.filter(|(_, _, tries)| *tries > 1) {
-        runtime.platform.push(runtime.function.name, event, tries - 1);
-    }
-    runtime.answered.notify_one();
-    StatusCode::ACCEPTED
 }
