@@ -7,7 +7,7 @@
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c # the source has no semantic versions; the last one published
 dynamodb_version=2.6.0
 seaweedfs_version=4.48
-bucket=weir access_key=weir secret_key=weir-secret region=us-east-1
+bucket=weir table=weir access_key=weir secret_key=weir-secret region=us-east-1
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache="${WEIR_CACHE:-$HOME/.cache/weir}"
@@ -80,6 +80,8 @@ export WEIR_TEST_S3_ENDPOINT=$(endpoint minio)
 export WEIR_TEST_S3_BUCKET=$bucket
 export WEIR_TEST_DYNAMODB_ENDPOINT=$(endpoint dynamodb)
 END
+  # Not exported: tests and jobs say where they put theirs.
+  echo "# weir run JOB.sql --store s3://$bucket/PREFIX --coordination dynamodb://$table"
   if runs seaweedfs; then echo "export WEIR_TEST_SEAWEEDFS_ENDPOINT=$(endpoint seaweedfs)"; fi
 }
 
@@ -98,10 +100,28 @@ make_bucket() { # server
   [ "$status" = 200 ] || [ "$status" = 409 ]
 }
 
+ask_dynamodb() { # operation, JSON: prints the status
+  request dynamodb --header 'Content-Type: application/x-amz-json-1.0' --header "X-Amz-Target: DynamoDB_20120810.$1" \
+    --data "$2" "$(endpoint dynamodb)"
+}
+
+# As `weir table create` makes it: here there may be no weir yet.
+make_table() {
+  local status
+  status=$(ask_dynamodb CreateTable '{
+    "TableName": "'"$table"'", "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}, {"AttributeName": "sk", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    "StreamSpecification": {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"}}') || return 1
+  # 400: it is there.
+  [ "$status" = 400 ] || [ "$status" = 200 ] || return 1
+  [ "$status" = 400 ] || ask_dynamodb UpdateTimeToLive '{
+    "TableName": "'"$table"'", "TimeToLiveSpecification": {"Enabled": true, "AttributeName": "expires_at"}}' >/dev/null
+}
+
 answers() { # server
   case $1 in
-    dynamodb) [ "$(request dynamodb --header 'Content-Type: application/x-amz-json-1.0' \
-      --header 'X-Amz-Target: DynamoDB_20120810.ListTables' --data '{}' "$(endpoint dynamodb)")" = 200 ] ;;
+    dynamodb) [ "$(ask_dynamodb ListTables '{}')" = 200 ] && make_table ;;
     *) make_bucket "$1" ;;
   esac
 }
@@ -182,6 +202,12 @@ check_ports() { # server
   done
 }
 
+# A process that was killed holds its port for a moment longer than its name.
+await_free() { # server
+  local began=$SECONDS
+  while taken "$(port_of "$1")" && ((SECONDS - began < 5)); do sleep 0.05; done
+}
+
 start() { # server
   mkdir -p "$data/$1"
   if [ "$docker" = yes ]; then compose up --detach "$1" >&2; else "run_$1"; fi
@@ -206,10 +232,10 @@ await() { # server
   say "$1 answers at $(endpoint "$1")"
 }
 
-end_process() { # server, seconds it may take
+end_process() { # server, seconds it may take: 0 kills it at once
   local pid began=$SECONDS
   pid=$(cat "$state/$1.pid")
-  kill "$pid"
+  if [ "$2" = 0 ]; then kill -9 "$pid"; else kill "$pid"; fi
   while alive "$1"; do
     ((SECONDS - began < $2)) || kill -9 "$pid" 2>/dev/null || true
     sleep 0.1
@@ -218,6 +244,7 @@ end_process() { # server, seconds it may take
 
 stop() { # server, seconds it may take
   if [ "$docker" = yes ]; then
+    [ "$2" != 0 ] || compose kill "$1" >&2
     compose rm --stop --force "$1" >&2
   elif alive "$1"; then
     end_process "$1" "$2"
