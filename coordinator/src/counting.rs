@@ -116,4 +116,8 @@ impl CoordinationStore for CountingTable {
     fn changes(&self) -> Changes {
         self.inner.changes()
     }
+
+    fn feed_reads(&self) -> u64 {
+        self.inner.feed_reads()
+    }
 }

@@ -197,6 +197,11 @@ pub trait CoordinationStore: Send + Sync + fmt::Debug {
 
     /// Subscribes to the change feed from now on.
     fn changes(&self) -> Changes;
+
+    /// Paid requests made so far to read the change feed.
+    fn feed_reads(&self) -> u64 {
+        0
+    }
 }
 
 /// A subscription to the change feed: wakes, coalesced, after any write. A lost or doubled wake-up is harmless.

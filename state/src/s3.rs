@@ -9,6 +9,9 @@
 //!
 //! Never: a conditional put (the coordination table is the fence), an overwrite, or a LIST but the collector's search for orphans.
 
+mod heard;
+mod remedy;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +28,12 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, RetryConfig,
 };
 
+use weir_model::Clock;
+use weir_model::decide::{Skew, decide_skew};
+
 use crate::StateError;
+use heard::{Heard, Listening};
+use remedy::{remedy, with_remedy};
 
 /// Sendings of a request after the first.
 const RETRIES: usize = 5;
@@ -76,86 +84,95 @@ pub fn is_bucket(address: &str) -> bool {
     address.starts_with("s3://")
 }
 
-/// Opens `s3://BUCKET/PREFIX`. No request is made: see [`check`].
+/// A bucket that is opened.
+#[derive(Debug)]
+pub struct Bucket {
+    /// Its objects, below the prefix.
+    pub store: Arc<dyn ObjectStore>,
+    place: Place,
+    heard: Arc<Heard>,
+}
+
+/// Opens `s3://BUCKET/PREFIX`. No request is made: see [`Bucket::check`].
+///
+/// - `clock`: what the store's time is held against.
 ///
 /// # Errors
 /// [`StateError::Address`] if the address or the environment is not understood.
-pub fn open(address: &str, access: Access) -> std::result::Result<Arc<dyn ObjectStore>, StateError> {
+pub fn open(address: &str, access: Access, clock: Arc<dyn Clock>) -> std::result::Result<Bucket, StateError> {
     let place = Place::parse(address)?;
     let mut builder = AmazonS3Builder::from_env().with_credentials(access.credentials);
     if let Some(region) = access.region {
         builder = builder.with_region(region);
     }
-    open_with(builder, &place)
+    open_with(builder, place, clock)
 }
 
-fn open_with(builder: AmazonS3Builder, place: &Place) -> std::result::Result<Arc<dyn ObjectStore>, StateError> {
+fn open_with(builder: AmazonS3Builder, place: Place, clock: Arc<dyn Clock>) -> std::result::Result<Bucket, StateError> {
     let backoff = BackoffConfig { init_backoff: Duration::from_millis(50), max_backoff: Duration::from_secs(2), base: 2.0 };
     // Plain HTTP is spoken only where the endpoint says so.
     let client = ClientOptions::new().with_connect_timeout(CONNECT_TIME).with_timeout(REQUEST_TIME).with_allow_http(true);
+    let heard = Arc::new(Heard::new(clock));
     let built = builder
         .with_bucket_name(&place.bucket)
         .with_client_options(client)
+        .with_http_connector(Listening(Arc::clone(&heard)))
         .with_retry(RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_TIME })
         .build()
         .map_err(|error| StateError::Address(format!("bucket {}: {error}", place.bucket)))?;
-    let store = InParts(built);
-    Ok(if place.prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, place.prefix.as_str())) })
+    let store = InParts { inner: built, bucket: place.bucket.clone() };
+    let store: Arc<dyn ObjectStore> = match place.prefix.as_str() {
+        "" => Arc::new(store),
+        prefix => Arc::new(PrefixStore::new(store, prefix)),
+    };
+    Ok(Bucket { store, place, heard })
 }
 
-/// Looks whether the bucket of `store` is there and may be read. One GET.
-///
-/// # Errors
-/// [`StateError::Address`] naming the bucket and the remedy.
-pub async fn check(store: &dyn ObjectStore, address: &str) -> std::result::Result<(), StateError> {
-    let place = Place::parse(address)?;
-    match store.get(&Path::from(PROBE)).await {
-        Ok(_) => Ok(()),
-        Err(Error::NotFound { source, .. }) if !source.to_string().contains("NoSuchBucket") => Ok(()),
-        Err(error) => Err(StateError::Address(format!("bucket {}: {}", place.bucket, remedy(&error)))),
-    }
-}
-
-/// What a refusal means, and what to do about it. Stores say it in the answer's body.
-fn remedy(error: &Error) -> String {
-    const KNOWN: [(&str, &str); 10] = [
-        ("NoSuchBucket", "there is no such bucket: make it, or name another with --store s3://BUCKET"),
-        ("InvalidAccessKeyId", "the access key is not known there: check AWS_ACCESS_KEY_ID and the endpoint"),
-        ("SignatureDoesNotMatch", "the secret does not fit the access key: check AWS_SECRET_ACCESS_KEY"),
-        ("RequestTimeTooSkewed", "this machine's clock differs too much from the store's: set it (NTP), then run again"),
-        ("AccessDenied", "access is denied: the key needs s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket on it"),
-        ("PermanentRedirect", "the bucket is in another region: set AWS_REGION"),
-        ("incorrectly configured region", "the bucket is in another region: set AWS_REGION"),
-        ("AuthorizationHeaderMalformed", "the bucket is in another region: set AWS_REGION"),
-        ("StorageFull", "the store is full: free some space and run again; nothing was lost"),
-        ("error sending request", "it does not answer: check AWS_ENDPOINT_URL_S3 and the network"),
-    ];
-    let said = chain(error);
-    let known = KNOWN.iter().find(|(sign, _)| said.contains(sign));
-    known.map_or_else(|| said.clone(), |(_, remedy)| (*remedy).to_owned())
-}
-
-/// An error with all that it stems from.
-fn chain(error: &Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
+impl Bucket {
+    /// Looks whether the bucket is there and may be read, and whether its store's clock agrees with this machine's (W3). One GET.
+    ///
+    /// # Errors
+    /// [`StateError::Address`] naming the bucket and the remedy.
+    pub async fn check(&self) -> std::result::Result<(), StateError> {
+        let refused = |why: String| Err(StateError::Address(format!("bucket {}: {why}", self.place.bucket)));
+        match self.store.get(&Path::from(PROBE)).await {
+            Ok(_) => {}
+            Err(Error::NotFound { source, .. }) if !source.to_string().contains("NoSuchBucket") => {}
+            Err(error) => return refused(remedy(&error)),
         }
-        cause = error.source();
+        match self.heard.stamp().map(|stamp| decide_skew(&stamp)) {
+            None | Some(Skew::Agrees) => Ok(()),
+            Some(skew @ (Skew::Ahead(_) | Skew::Behind(_))) => refused(skew.to_string()),
+        }
     }
-    said
 }
 
-/// Puts large objects in parts: a cut connection costs one part, not all.
+/// Puts large objects in parts: a cut connection costs one part, not all. What it refuses bears its remedy.
 #[derive(Debug)]
-struct InParts(AmazonS3);
+struct InParts {
+    inner: AmazonS3,
+    bucket: String,
+}
+
+impl InParts {
+    fn told(&self, error: Error) -> Error {
+        with_remedy(&self.bucket, error)
+    }
+
+    async fn put_in_parts(&self, location: &Path, bytes: &Bytes) -> Result<PutResult> {
+        let mut upload = self.inner.put_multipart(location).await?;
+        let put = put_parts(&mut upload, bytes).await;
+        if put.is_err() {
+            // Parts that stay are no objects; a lifecycle rule of the bucket takes them away.
+            drop(upload.abort().await);
+        }
+        put
+    }
+}
 
 impl fmt::Display for InParts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.inner.fmt(f)
     }
 }
 
@@ -169,46 +186,39 @@ async fn put_parts(upload: &mut Box<dyn MultipartUpload>, bytes: &Bytes) -> Resu
 #[async_trait]
 impl ObjectStore for InParts {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        if payload.content_length() <= PUT_BYTES_MAX {
-            return self.0.put_opts(location, payload, opts).await;
-        }
-        let mut upload = self.0.put_multipart(location).await?;
-        match put_parts(&mut upload, &payload.into()).await {
-            Ok(result) => Ok(result),
-            Err(error) => {
-                // Parts that stay are no objects; a lifecycle rule of the bucket takes them away.
-                drop(upload.abort().await);
-                Err(error)
-            }
-        }
+        let put = match payload.content_length() {
+            0..=PUT_BYTES_MAX => self.inner.put_opts(location, payload, opts).await,
+            _ => self.put_in_parts(location, &payload.into()).await,
+        };
+        put.map_err(|error| self.told(error))
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, opts).await
+        self.inner.put_multipart_opts(location, opts).await
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.0.get_opts(location, options).await
+        self.inner.get_opts(location, options).await.map_err(|error| self.told(error))
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Bytes>> {
-        self.0.get_ranges(location, ranges).await
+        self.inner.get_ranges(location, ranges).await.map_err(|error| self.told(error))
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(locations)
+        self.inner.delete_stream(locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
+        self.inner.list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.inner.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.inner.copy_opts(from, to, options).await
     }
 }
 

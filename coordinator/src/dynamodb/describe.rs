@@ -1,14 +1,26 @@
 //! Looks at a table before it is used: what would break the protocol is refused with its remedy.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
 use aws_sdk_dynamodb::types::{KeyType, ScalarAttributeType, StreamViewType, TableDescription, TableStatus};
+
+use weir_model::Clock;
+use weir_model::decide::{Skew, decide_skew};
 
 use crate::store::StoreError;
 
 use super::connect::Place;
 use super::failure::judge;
+use super::heard::Heard;
 use super::item::{PARTITION, SORT};
+
+/// Times a table is asked for at the start.
+const TRIES_MAX: u32 = 4;
+/// Wait after the first of them; grows with each.
+const WAIT: Duration = Duration::from_millis(25);
 
 /// A table that Weir can use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +48,25 @@ pub async fn describe(client: &Client, place: &Place) -> Result<Described, Store
             "{place}: there is no such table: make it with weir table create {}, or choose its region with AWS_REGION",
             place.table
         ))),
+    }
+}
+
+/// As [`describe`], and refuses a machine whose clock is not the service's (W3).
+pub(super) async fn describe_timed(client: &Client, place: &Place, clock: &Arc<dyn Clock>) -> Result<Described, StoreError> {
+    let heard = Heard::new(Arc::clone(clock));
+    let config = client.config().to_builder().interceptor(heard.clone()).build();
+    let client = Client::from_conf(config);
+    let mut tries = 1;
+    let described = loop {
+        match describe(&client, place).await {
+            Err(StoreError::Determinate(_)) if tries < TRIES_MAX => clock.sleep(WAIT * tries).await,
+            known => break known?,
+        }
+        tries += 1;
+    };
+    match heard.stamp().map(|stamp| decide_skew(&stamp)) {
+        None | Some(Skew::Agrees) => Ok(described),
+        Some(skew @ (Skew::Ahead(_) | Skew::Behind(_))) => Err(StoreError::Invalid(format!("{place}: {skew}"))),
     }
 }
 

@@ -4,6 +4,8 @@
 //! triggers, as functions do, does not need it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsError;
@@ -44,6 +46,8 @@ pub struct Feed {
     place: Place,
     stream: String,
     shards: Shards,
+    /// Requests for records: those that are paid.
+    reads: Arc<AtomicU64>,
 }
 
 impl Feed {
@@ -51,7 +55,13 @@ impl Feed {
     ///
     /// - `stream`: the stream's name (ARN), see [`super::Described`].
     pub fn new(client: Client, place: Place, stream: impl Into<String>, since: Since) -> Self {
-        Self { client, place, stream: stream.into(), shards: Shards::new(since) }
+        Self { client, place, stream: stream.into(), shards: Shards::new(since), reads: Arc::default() }
+    }
+
+    /// Counts its requests for records in `reads`.
+    #[must_use]
+    pub fn counting(self, reads: Arc<AtomicU64>) -> Self {
+        Self { reads, ..self }
     }
 
     /// Looks once at every shard; one that fails keeps none of the others from being read. Cost: one request a shard; two more for
@@ -114,6 +124,7 @@ impl Feed {
     }
 
     async fn read(&mut self, shard: &str, iterator: String, batch: &mut Batch) -> Result<(), StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         match self.client.get_records().shard_iterator(iterator).send().await {
             Ok(answer) => {
                 let records = answer.records.unwrap_or_default();

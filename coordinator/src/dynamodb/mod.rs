@@ -40,7 +40,9 @@ mod connect;
 mod create;
 mod credentials;
 mod describe;
+mod heard;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -78,6 +80,7 @@ struct Stream {
     name: String,
     listening: Arc<Notify>,
     watching: OnceLock<Watching>,
+    reads: Arc<AtomicU64>,
 }
 
 impl DynamoTable {
@@ -86,10 +89,11 @@ impl DynamoTable {
     /// - `endpoint`: instead of the environment's.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`] with the remedy if there is no such table or it cannot be used.
+    /// [`StoreError::Invalid`] with the remedy if there is no such table, it cannot be used, or this machine's clock is not the
+    /// service's (W3).
     pub async fn open(name: &str, endpoint: Option<&str>, clock: Arc<dyn Clock>, ids: Arc<dyn Ids>) -> Result<Self, StoreError> {
         let connection = connect(endpoint).await?;
-        let described = describe(&connection.table, &connection.place(name)).await?;
+        let described = describe::describe_timed(&connection.table, &connection.place(name), &clock).await?;
         Ok(Self::new(connection.table, described.place, clock, ids).with_stream(connection.streams, described.stream))
     }
 
@@ -107,7 +111,7 @@ impl DynamoTable {
     #[must_use]
     pub fn with_stream(mut self, client: aws_sdk_dynamodbstreams::Client, stream: String) -> Self {
         let listening = Arc::new(Notify::new());
-        self.stream = Some(Stream { client, name: stream, listening, watching: OnceLock::new() });
+        self.stream = Some(Stream { client, name: stream, listening, watching: OnceLock::new(), reads: Arc::default() });
         self
     }
 
@@ -116,7 +120,8 @@ impl DynamoTable {
         let (Some(stream), Ok(runtime)) = (&self.stream, tokio::runtime::Handle::try_current()) else { return };
         stream.watching.get_or_init(|| {
             let (client, place, name) = (stream.client.clone(), self.place.clone(), stream.name.clone());
-            let feed = move || Feed::new(client.clone(), place.clone(), name.clone(), Since::Now);
+            let reads = Arc::clone(&stream.reads);
+            let feed = move || Feed::new(client.clone(), place.clone(), name.clone(), Since::Now).counting(Arc::clone(&reads));
             let (changed, listening) = (self.changed.clone(), Arc::clone(&stream.listening));
             Watch { changed, listening, clock: Arc::clone(&self.clock) }.start(feed, &runtime)
         });
@@ -154,6 +159,10 @@ impl CoordinationStore for DynamoTable {
         let changes = Changes::new(self.changed.subscribe());
         self.listen();
         changes
+    }
+
+    fn feed_reads(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| stream.reads.load(Ordering::Relaxed))
     }
 }
 

@@ -7,7 +7,7 @@ use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use weir_coordinator::dynamodb::DynamoTable;
 use weir_coordinator::{CoordinationStore, MemoryTable, SqliteTable};
-use weir_model::OwnerId;
+use weir_model::{Clock, OwnerId};
 use weir_state::{s3, store};
 
 use crate::aws;
@@ -102,9 +102,10 @@ impl Places {
         if !s3::is_bucket(&self.store) {
             return Ok(store::open(&self.store, self.durability == Durability::Fsync)?);
         }
-        let store = s3::open(&self.store, aws::access(Arc::new(SystemClock::new())).await)?;
-        s3::check(store.as_ref(), &self.store).await?;
-        Ok(store)
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let bucket = s3::open(&self.store, aws::access(Arc::clone(&clock)).await, clock)?;
+        bucket.check().await?;
+        Ok(bucket.store)
     }
 
     /// Opens the table.

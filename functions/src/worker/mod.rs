@@ -31,7 +31,6 @@ pub use weir_model::invocation::{Invocation, Left};
 use weir_model::{CommitId, Epoch, ShardKey};
 
 pub use builds::Builds;
-
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
 use crate::topology::Role;

@@ -12,6 +12,7 @@
 //! | [`decide_dispatch`], [`SlotMemory`] | must a worker be called, or is that on its way? | C6 |
 //! | [`decide_floors`], [`decide_pin`], [`decide_orphan`], [`orphans_may_go`] | what may be deleted? | G1, G2, G3 |
 //! | [`decide_recovery`] | did the publisher's last step happen? | X5 |
+//! | [`decide_skew`] | does this machine's clock agree with the store's? | W3 |
 mod cache;
 mod checkpoint;
 mod claim;
@@ -21,6 +22,7 @@ mod memory;
 mod publish;
 mod resolve;
 mod retention;
+mod skew;
 mod spill;
 mod work;
 
@@ -33,5 +35,6 @@ pub use memory::{Act, LOOK_AFTER, SlotMemory};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
+pub use skew::{Skew, Stamp, decide_skew, parse_date};
 pub use spill::{plan_spill, spill};
 pub use work::{Combined, InputView, QUIET_EPOCHS_MAX, Run, activity_after, combined, decide_run};

@@ -80,3 +80,44 @@ async fn only_what_requests_were_told_bears_a_time_to_live() {
         assert_eq!(found, expires, "{key}");
     }
 }
+
+/// The machine's clock, set wrong.
+#[derive(Debug)]
+struct WrongClock(i64);
+
+impl Clock for WrongClock {
+    fn now_micros(&self) -> i64 {
+        RealClock.now_micros() + self.0
+    }
+    fn monotonic_micros(&self) -> i64 {
+        RealClock.monotonic_micros()
+    }
+    fn sleep(&self, duration: Duration) -> weir_model::time::Sleep {
+        RealClock.sleep(duration)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_clock_differs_from_the_services_is_refused_with_the_remedy() {
+    let (_, place) = fresh().await;
+    for (wrong_micros, side) in [(60_000_000, "ahead"), (-60_000_000, "behind")] {
+        let (clock, ids) = (Arc::new(WrongClock(wrong_micros)), Arc::new(RandomIds::default()));
+        let refused = DynamoTable::open(&place.table, Some(&endpoint()), clock, ids).await.unwrap_err().to_string();
+        assert!(refused.contains(side) && refused.contains("set it") && refused.contains(&place.table), "{refused}");
+    }
+    open(&place.table).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_of_the_stream_are_counted_while_somebody_listens() {
+    let (_, place) = fresh().await;
+    let table = open(&place.table).await.unwrap();
+    assert_eq!(table.feed_reads(), 0, "nobody listens");
+    let mut changes = table.changes();
+    let read = async {
+        while table.feed_reads() == 0 {
+            drop(tokio::time::timeout(Duration::from_millis(100), changes.next()).await);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), read).await.expect("somebody listens");
+}
