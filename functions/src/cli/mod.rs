@@ -13,6 +13,7 @@ mod settings;
 mod status;
 mod stream;
 mod table;
+mod token;
 
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use clap::builder::FalseyValueParser;
 use tokio::sync::oneshot;
@@ -18,6 +17,7 @@ use weir_seams::text::{parse_bytes, parse_duration};
 
 use super::Common;
 use super::live::count;
+use super::token::token;
 use crate::config::Config;
 use crate::context::{Ctx, Stop};
 use crate::open;
@@ -67,20 +67,7 @@ impl Serving {
 fn settings(config: &Config) -> anyhow::Result<ServerSettings> {
     let fold = FoldSettings { interval: config.fold_interval, lease: config.lease, ..FoldSettings::default() };
     let body_bytes_max = usize::try_from(config.body_max)?;
-    Ok(ServerSettings { token: token(config)?, body_bytes_max, fold, ..ServerSettings::default() })
-}
-
-fn token(config: &Config) -> anyhow::Result<Option<String>> {
-    let text = match &config.token_file {
-        Some(file) => std::fs::read_to_string(file).with_context(|| format!("token file {}", file.display()))?,
-        None => match std::env::var("WEIR_TOKEN") {
-            Ok(token) => token,
-            Err(_) => return Ok(None),
-        },
-    };
-    let token = text.trim();
-    anyhow::ensure!(!token.is_empty(), "the token is empty: write one, or leave out --token-file and WEIR_TOKEN");
-    Ok(Some(token.to_owned()))
+    Ok(ServerSettings { token: token(config.token_file.as_deref())?, body_bytes_max, fold, ..ServerSettings::default() })
 }
 
 /// A server that runs beside something else.

@@ -30,10 +30,10 @@ pub use weir_model::decide::said_all;
 pub use weir_model::invocation::{Invocation, Left};
 use weir_model::{CommitId, Epoch, ShardKey};
 
-pub use builds::Builds;
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
 use crate::topology::Role;
+pub use builds::Builds;
 use committer::Committer;
 use lane::LaneShard;
 use merge::MergeShard;

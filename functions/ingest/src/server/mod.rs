@@ -7,6 +7,7 @@
 //! | `GET /healthz`, `GET /metrics`, `GET /openapi.json` | for machines, without token |
 
 mod answer;
+pub mod auth;
 mod body;
 mod connections;
 mod metrics;
@@ -27,6 +28,7 @@ use weir_coordinator::streams;
 
 use crate::appender::{Appender, FoldSettings};
 use crate::{Seams, StreamError, read_schema};
+pub use auth::Token;
 pub use connections::serve;
 use metrics::Metrics;
 
@@ -37,7 +39,7 @@ pub const OPENAPI: &str = include_str!("openapi.json");
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// Required of every request that reads or appends, if set.
-    pub token: Option<String>,
+    pub token: Option<Token>,
     /// Longest body, as sent and as decompressed.
     pub body_bytes_max: usize,
     /// Bodies and rows that may wait at a time.

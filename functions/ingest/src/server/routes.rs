@@ -52,16 +52,10 @@ pub(super) async fn unknown(uri: Uri) -> Response {
 
 /// Lets requests pass that bear the token, if there is one.
 pub(super) async fn authorised(State(server): Shared, request: Request, next: Next) -> Response {
-    let Some(token) = &server.settings.token else { return next.run(request).await };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    if same(given.as_bytes(), token.as_bytes()) { next.run(request).await } else { Problem::Unauthorised.into_response() }
-}
-
-/// Whether two texts are the same, in a time that does not tell where they differ.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differ = a.iter().zip(b).fold(0, |differ, (a, b)| differ | (a ^ b));
-    std::hint::black_box(differ) == 0 && a.len() == b.len()
+    match &server.settings.token {
+        Some(token) if !token.is_borne_by(request.headers()) => Problem::Unauthorised.into_response(),
+        Some(_) | None => next.run(request).await,
+    }
 }
 
 /// A stream as the API shows it.

@@ -127,7 +127,8 @@ async fn a_key_counts_once_and_its_second_body_is_refused() {
 
 #[tokio::test]
 async fn a_token_is_asked_for_where_there_is_one() {
-    let running = Running::start(ServerSettings { token: Some("secret".to_owned()), ..ServerSettings::default() }).await;
+    let running =
+        Running::start(ServerSettings { token: Some(Token::parse("secret").unwrap()), ..ServerSettings::default() }).await;
     for token in [None, Some("secre"), Some("secret1"), Some("")] {
         let request = running.post(NDJSON, "{\"id\":1}");
         let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
@@ -139,7 +140,7 @@ async fn a_token_is_asked_for_where_there_is_one() {
     assert_eq!(good.status(), StatusCode::OK);
     let anywhere = "0.0.0.0:1".parse().unwrap();
     assert!(check_exposure(anywhere, &ServerSettings::default()).is_err());
-    let guarded = ServerSettings { token: Some("secret".to_owned()), ..ServerSettings::default() };
+    let guarded = ServerSettings { token: Some(Token::parse("secret").unwrap()), ..ServerSettings::default() };
     assert!(check_exposure(anywhere, &guarded).is_ok());
 }
 

@@ -12,7 +12,6 @@ use std::io::{IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use weir_connectors::body::BodyFormat;
@@ -21,8 +20,9 @@ use weir_seams::RandomIds;
 use weir_seams::text::parse_bytes;
 
 use super::live::count;
+use super::token::token;
 use chunks::Chunks;
-use send::{Sender, Sent};
+use send::{Patience, Sender, Sent};
 
 /// How a file is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -85,16 +85,6 @@ impl IngestArgs {
             Format::Arrow => BodyFormat::Arrow,
         }
     }
-
-    fn token(&self) -> anyhow::Result<Option<String>> {
-        match &self.token_file {
-            Some(file) => {
-                let text = std::fs::read_to_string(file).with_context(|| format!("token file {}", file.display()))?;
-                Ok(Some(text.trim().to_owned()))
-            }
-            None => Ok(std::env::var("WEIR_TOKEN").ok()),
-        }
-    }
 }
 
 /// What was sent so far.
@@ -119,7 +109,7 @@ impl Totals {
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line speaks on standard output and standard error")]
 pub(super) async fn ingest(args: &IngestArgs) -> anyhow::Result<()> {
     let run = args.resume.clone().unwrap_or_else(|| RandomIds::new().object().to_string());
-    let sender = Sender::new(&args.server, &args.stream, args.token()?, &run)?;
+    let sender = Sender::new(&args.server, &args.stream, token(args.token_file.as_deref())?, &run, Patience::default())?;
     let chunks = Chunks::open(args.file.as_deref(), args.format(), usize::try_from(args.chunk)?)?;
     let began = Instant::now();
     let mut totals = Totals::default();

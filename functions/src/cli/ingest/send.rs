@@ -3,18 +3,42 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
-
+use weir_ingest::server::Token;
 use weir_model::Clock as _;
 use weir_seams::SystemClock;
 
 use super::chunks::Chunk;
 
-/// Longest time that a request is tried for.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// Waiting times between two tries: the first, and the longest.
-const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long a sender waits for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// A connection.
+    pub(super) connect: Duration,
+    /// An answer, from the first byte sent to the last one heard; longer than a server takes over a body.
+    pub(super) answer: Duration,
+    /// Before the second try; doubles with each.
+    pub(super) wait: Duration,
+    /// Between two tries at most.
+    pub(super) wait_max: Duration,
+    /// A chunk in all, however often it is sent.
+    pub(super) all: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            connect: seconds(5),
+            answer: seconds(60),
+            wait: Duration::from_millis(100),
+            wait_max: seconds(5),
+            all: seconds(300),
+        }
+    }
+}
+
 /// Bad rows that a message names.
 const BAD_ROWS_SHOWN: usize = 5;
 
@@ -22,8 +46,9 @@ const BAD_ROWS_SHOWN: usize = 5;
 pub(super) struct Sender {
     client: Client,
     clock: SystemClock,
+    patience: Patience,
     url: Url,
-    token: Option<String>,
+    token: Option<Token>,
     run: String,
 }
 
@@ -56,55 +81,79 @@ struct BadRow {
 
 impl Sender {
     /// - `run`: what the keys of all requests begin with.
-    pub(super) fn new(server: &str, stream: &str, token: Option<String>, run: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(server: &str, stream: &str, token: Option<Token>, run: &str, patience: Patience) -> anyhow::Result<Self> {
         let mut url = Url::parse(server).with_context(|| format!("--server {server}: write http://HOST:PORT"))?;
         ensure!(matches!(url.scheme(), "http" | "https"), "--server {server}: write http://HOST:PORT");
         match url.path_segments_mut() {
             Ok(mut path) => drop(path.pop_if_empty().extend(["v1", "streams", stream, "rows"])),
             Err(()) => bail!("--server {server}: write http://HOST:PORT"),
         }
-        let client = Client::builder().build().context("the HTTP client")?;
-        Ok(Self { client, clock: SystemClock::new(), url, token, run: run.to_owned() })
+        let client = Client::builder().connect_timeout(patience.connect).timeout(patience.answer).build();
+        let client = client.context("the HTTP client")?;
+        Ok(Self { client, clock: SystemClock::new(), patience, url, token, run: run.to_owned() })
     }
 
     /// Sends the chunk `number`; again under the same key for as long as nobody knows what came of it.
     pub(super) async fn send(&self, number: u64, chunk: Chunk) -> anyhow::Result<Sent> {
-        let (mut wait, mut waited) = (WAIT.0, Duration::ZERO);
+        let (began, mut wait) = (self.clock.monotonic_micros(), self.patience.wait);
+        let until = began.saturating_add(i64::try_from(self.patience.all.as_micros()).unwrap_or(i64::MAX));
         loop {
             let unclear = match self.attempt(number, &chunk).await {
-                Ok(response) => match response.status() {
-                    StatusCode::OK => return taken(response, &chunk).await,
-                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => said(response).await.error,
-                    status => return Err(refused(status, said(response).await, &chunk)),
-                },
-                Err(error) => error.to_string(),
+                Ok(Answer { status: StatusCode::OK, text }) => return taken(&text, &chunk),
+                Ok(answer) if passes(answer.status) => format!("{} ({})", said(&answer.text).error, answer.status.as_u16()),
+                Ok(answer) => return Err(refused(answer.status, said(&answer.text), &chunk)),
+                Err(error) => causes(&error),
             };
-            ensure!(waited < PATIENCE, "{}: no clear answer for {} s: {unclear}", self.url, PATIENCE.as_secs());
+            let over = self.clock.monotonic_micros() > until;
+            ensure!(!over, "{}: no clear answer for {} s: {unclear}", self.url, self.patience.all.as_secs());
             self.clock.sleep(wait).await;
-            waited += wait;
-            wait = (wait * 2).min(WAIT.1);
+            wait = (wait * 2).min(self.patience.wait_max);
         }
     }
 
-    async fn attempt(&self, number: u64, chunk: &Chunk) -> reqwest::Result<Response> {
+    async fn attempt(&self, number: u64, chunk: &Chunk) -> reqwest::Result<Answer> {
         let request = self.client.post(self.url.clone()).header("content-type", chunk.content_type);
-        let request = request.header("idempotency-key", format!("{}-{number}", self.run)).body(chunk.body.clone());
-        match &self.token {
-            Some(token) => request.bearer_auth(token).send().await,
-            None => request.send().await,
+        let mut request = request.header("idempotency-key", format!("{}-{number}", self.run)).body(chunk.body.clone());
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
         }
+        let response = request.send().await?;
+        Ok(Answer { status: response.status(), text: response.text().await? })
     }
 }
 
-async fn taken(response: Response, chunk: &Chunk) -> anyhow::Result<Sent> {
-    let text = response.bytes().await?;
-    let taken: Taken = serde_json::from_slice(&text).context("the server's answer")?;
+/// An answer that was heard to its end.
+struct Answer {
+    status: StatusCode,
+    text: String,
+}
+
+/// Whether sending again may help: the request may have been taken or not, which its key settles.
+const fn passes(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::INTERNAL_SERVER_ERROR
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+/// An error with what it stems from: the client's own sentence alone does not say why.
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn taken(text: &str, chunk: &Chunk) -> anyhow::Result<Sent> {
+    let taken: Taken = serde_json::from_str(text).context("the server's answer")?;
     Ok(Sent { rows: taken.rows, bytes: chunk.file_bytes, repeated: taken.repeated })
 }
 
-async fn said(response: Response) -> Said {
-    let text = response.text().await.unwrap_or_default();
-    serde_json::from_str(&text).unwrap_or(Said { error: text, bad: Vec::new() })
+fn said(text: &str) -> Said {
+    serde_json::from_str(text).unwrap_or_else(|_| Said { error: text.to_owned(), bad: Vec::new() })
 }
 
 /// Names bad rows by their place in the file.
@@ -114,3 +163,6 @@ fn refused(status: StatusCode, said: Said, chunk: &Chunk) -> anyhow::Error {
     let rows = if bad.is_empty() { String::new() } else { format!("\n  {}", bad.join("\n  ")) };
     anyhow::anyhow!("{} ({}){rows}", said.error, status.as_u16())
 }
+
+#[cfg(test)]
+mod tests;
