@@ -8,7 +8,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,10 +18,12 @@ use weir_connectors::files::Format;
 use weir_connectors::generate::{Generator, Plays};
 use weir_ingest::server::{self, Server, ServerSettings};
 
-use super::{BenchArgs, Placed, millis, percentile};
+use super::counted::Counts;
+use super::{BenchArgs, Placed, Row, millis, percentile, show, title};
 use crate::cli::live::count;
 use crate::config::Config;
-use crate::open::{self, Opened};
+use crate::cost::Measured;
+use crate::open;
 use crate::stream::ingest_seams;
 
 /// Lanes of the stream: a process appends to one at a time.
@@ -44,23 +45,26 @@ const LOADS: [Load; 2] = [
     Load { name: "requests", rows_per_request: 1, connections: 64 },
 ];
 
-#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn ingest(args: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
     let mut config = Config::default();
     args.running.apply(&mut config);
-    println!("{} s of each, durability {:?}; milliseconds from sending to the answer", args.seconds, config.durability);
-    println!(
-        "{:<10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}",
-        "load", "rows/s", "requests/s", "MB/s", "p50", "p99", "max", "puts/M", "wu/M", "ru/M"
+    let about = "milliseconds from sending to the answer";
+    title(args, &format!("{} s of each, durability {:?}; {about}", args.seconds, config.durability));
+    title(
+        args,
+        &format!(
+            "{:<10} {:>12} {:>12} {:>8} {:>8} {:>8} {:>8}  {:>8} {:>8} {:>8}",
+            "load", "rows/s", "requests/s", "MB/s", "p50", "p99", "max", "puts/M", "wu/M", "ru/M"
+        ),
     );
     for load in LOADS.iter().filter(|load| args.only.as_ref().is_none_or(|only| load.name.contains(only.as_str()))) {
-        println!("{}", row(args, folder, &config, load).await?);
+        show(args, &row(args, folder, &config, load).await?)?;
     }
     Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
-async fn row(args: &BenchArgs, folder: &Path, config: &Config, load: &Load) -> anyhow::Result<String> {
+async fn row(args: &BenchArgs, folder: &Path, config: &Config, load: &Load) -> anyhow::Result<Row> {
     let placed = Placed::new(args, &folder.join("ingest"), config.clone());
     let opened = open::open(&placed.config).await?;
     let seams = ingest_seams(&opened.ctx);
@@ -84,7 +88,7 @@ async fn row(args: &BenchArgs, folder: &Path, config: &Config, load: &Load) -> a
     serving.await?;
     micros.sort_unstable();
     let bytes: usize = bodies.iter().map(Bytes::len).sum::<usize>() / bodies.len().max(1);
-    Ok(line(load, &micros, elapsed, bytes, &opened))
+    Ok(told(load, &micros, elapsed.as_secs_f64(), bytes, Counts::of(&opened)))
 }
 
 /// Sends one body after another until the instant `until`; returns how long each took, microseconds.
@@ -113,23 +117,26 @@ fn bodies(rows: u64) -> anyhow::Result<Vec<Bytes>> {
     (0..BODIES).map(body).collect()
 }
 
-fn line(load: &Load, micros: &[i64], elapsed: Duration, body_bytes: usize, opened: &Opened) -> String {
+fn told(load: &Load, micros: &[i64], seconds: f64, body_bytes: usize, counts: Counts) -> Row {
     let requests = micros.len() as f64;
     let rows = requests * load.rows_per_request as f64;
-    let seconds = elapsed.as_secs_f64();
+    let (rows_per_second, requests_per_second) = (rows / seconds, requests / seconds);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for people")]
-    let per_second = |number: f64| count((number / seconds) as u64);
-    let millions = rows / 1e6;
-    let per_million = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / millions;
+    let whole = |number: f64| count(number as u64);
     let [p50, p99, max] = [50, 99, 100].map(|percent| millis(percentile(micros, percent)));
-    format!(
+    let of_million = counts.times(1e6 / rows.max(1.0));
+    let line = format!(
         "{:<10} {:>12} {:>12} {:>8.1} {p50:>8.1} {p99:>8.1} {max:>8.1}  {:>8.1} {:>8.1} {:>8.1}",
         load.name,
-        per_second(rows),
-        per_second(requests),
-        requests * body_bytes as f64 / 1e6 / seconds,
-        opened.objects.counts().puts as f64 / millions,
-        per_million(&opened.table.write_units),
-        per_million(&opened.table.read_units),
-    )
+        whole(rows_per_second),
+        whole(requests_per_second),
+        requests_per_second * body_bytes as f64 / 1e6,
+        of_million.puts,
+        of_million.write_units,
+        of_million.read_units,
+    );
+    let mut figures = vec![("rows-per-second", rows_per_second), ("requests-per-second", requests_per_second)];
+    figures.extend([("p50-ms", p50), ("p99-ms", p99), ("max-ms", max)]);
+    figures.extend(counts.figures());
+    Row { line, measured: Measured::new(format!("ingest, {}", load.name), counts.usage(rows), &figures) }
 }

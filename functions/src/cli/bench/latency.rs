@@ -35,9 +35,11 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType}
 use weir_connectors::generate::{Generator, Plays};
 
 use super::arrivals::{Journal, PARTS, Pace, Parts};
-use super::{BenchArgs, Placed, interval_seconds, millis, percentile};
+use super::counted::Counts;
+use super::{BenchArgs, Placed, Row, interval_seconds, millis, percentile, show, title};
 use crate::cli::live::count;
 use crate::config::{Config, Invoke};
+use crate::cost::Measured;
 use crate::open::{self, Opened};
 use crate::topology::Role;
 use crate::trace::NOTES_MAX;
@@ -95,34 +97,37 @@ impl Job {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn latency(args: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
     let mut config = Config { commit_interval: COMMIT_INTERVAL, ..Config::default() };
     args.running.apply(&mut config);
     anyhow::ensure!(config.invoke == Invoke::Thread, "--latency follows rows within one process: leave --invoke at thread");
-    println!(
-        "{} rows/s for {} s, commit interval {:?}, durability {:?}, parallelism {}; milliseconds from arrival to visible result, \
-         its parts as means; then decoding and execution of a lane epoch",
+    let how = format!(
+        "{} rows/s for {} s, commit interval {:?}, durability {:?}, parallelism {}",
         count(args.rate),
         args.seconds,
         config.commit_interval,
         config.durability,
         config.parallelism()
     );
+    let what = "milliseconds from arrival to visible result, its parts as means; then decoding and execution of a lane epoch";
+    title(args, &format!("{how}; {what}"));
     let parts: String = PARTS.iter().map(|part| format!(" {part:>8}")).collect();
-    println!(
-        "{:<10} {:>9} {:>8} {:>8} {:>8} {:>8}  ={parts}  | {:>8} {:>8}",
-        "job", "samples", "p50", "p99", "max", "mean", "decode", "execute"
+    title(
+        args,
+        &format!(
+            "{:<10} {:>9} {:>8} {:>8} {:>8} {:>8}  ={parts}  | {:>8} {:>8}",
+            "job", "samples", "p50", "p99", "max", "mean", "decode", "execute"
+        ),
     );
     for job in [Job::PassThrough, Job::Window] {
         if args.only.as_ref().is_none_or(|only| job.name().contains(only.as_str())) {
-            println!("{}", row(args, folder, &config, job).await?);
+            show(args, &row(args, folder, &config, job).await?)?;
         }
     }
     Ok(())
 }
 
-async fn row(args: &BenchArgs, folder: &Path, config: &Config, job: Job) -> anyhow::Result<String> {
+async fn row(args: &BenchArgs, folder: &Path, config: &Config, job: Job) -> anyhow::Result<Row> {
     let folder = folder.join("latency");
     drop(std::fs::remove_dir_all(&folder));
     let Placed { config, unique } = Placed::new(args, &folder.join("store"), config.clone());
@@ -142,7 +147,7 @@ async fn row(args: &BenchArgs, folder: &Path, config: &Config, job: Job) -> anyh
     let journal = Journal::new(notes);
     let samples = samples(&journal, pace, job, args.rate * args.seconds)?;
     anyhow::ensure!(!samples.is_empty(), "{}: no result arrived after the first second: give it more --seconds", job.name());
-    Ok(line(job, &samples, &journal, &opened))
+    Ok(told(job, &samples, &journal, &opened))
 }
 
 /// Latencies of all results that count.
@@ -184,23 +189,27 @@ fn event_times(batch: &RecordBatch, column: usize) -> anyhow::Result<Vec<i64>> {
     Ok(times.as_primitive::<TimestampMillisecondType>().values().to_vec())
 }
 
-fn line(job: Job, samples: &[Parts], journal: &Journal, opened: &Opened) -> String {
+fn told(job: Job, samples: &[Parts], journal: &Journal, opened: &Opened) -> Row {
     let mut totals: Vec<i64> = samples.iter().map(|parts| parts.iter().sum()).collect();
     totals.sort_unstable();
-    let mean = |sum: i64| millis(sum) / samples.len() as f64;
-    let part = |part: usize| format!(" {:>8.2}", mean(samples.iter().map(|parts| parts[part]).sum()));
+    let mean_of = |sum: i64| millis(sum) / samples.len() as f64;
+    let part = |part: usize| format!(" {:>8.2}", mean_of(samples.iter().map(|parts| parts[part]).sum()));
     let parts: String = (0..PARTS.len()).map(part).collect();
     let progress = &opened.ctx.progress;
     let of_epoch = |micros: u64| micros as f64 / 1e3 / journal.epochs().max(1) as f64;
-    format!(
-        "{:<10} {:>9} {:>8.2} {:>8.2} {:>8.2} {:>8.2}  ={parts}  | {:>8.2} {:>8.2}",
+    let [p50, p99, max] = [50, 99, 100].map(|percent| millis(percentile(&totals, percent)));
+    let mean = mean_of(totals.iter().sum());
+    let line = format!(
+        "{:<10} {:>9} {p50:>8.2} {p99:>8.2} {max:>8.2} {mean:>8.2}  ={parts}  | {:>8.2} {:>8.2}",
         job.name(),
         count(samples.len() as u64),
-        millis(percentile(&totals, 50)),
-        millis(percentile(&totals, 99)),
-        millis(percentile(&totals, 100)),
-        mean(totals.iter().sum()),
         of_epoch(progress.decode_micros.get()),
         of_epoch(progress.execute_micros.get()),
-    )
+    );
+    let counts = Counts::of(opened);
+    let mut figures =
+        vec![("samples", samples.len() as f64), ("p50-ms", p50), ("p99-ms", p99), ("max-ms", max), ("mean-ms", mean)];
+    figures.extend(counts.figures());
+    let usage = counts.usage(progress.events.get() as f64);
+    Row { line, measured: Measured::new(format!("latency, {}", job.name()), usage, &figures) }
 }

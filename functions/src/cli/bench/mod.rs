@@ -1,7 +1,10 @@
 //! `weir bench`: throughput beside a plain batch; `--latency`: from a row's arrival to its visible result; `--recovery`: from a
-//! killed process to another one's first commit; `--ingest`: rows and requests by HTTP.
+//! killed process to another one's first commit; `--ingest`: rows and requests by HTTP; `--idle`: an hour in which nothing comes.
 //!
+//! A row is a line for people or, with `--json`, an object that `weir cost --from` turns into money.
 //! Allocations per event are counted, and bounded, by a test: `tests/acceptance/allocations.rs`.
+
+mod counted;
 
 mod throughput;
 
@@ -11,6 +14,8 @@ mod latency;
 mod recovery;
 
 mod ingest;
+
+mod idle;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +28,7 @@ use weir_seams::RandomIds;
 
 use super::Running;
 use crate::config::Config;
+use crate::cost::Measured;
 
 #[derive(Debug, Args)]
 pub(super) struct BenchArgs {
@@ -38,6 +44,9 @@ pub(super) struct BenchArgs {
     /// Objects and table in memory instead of the folder.
     #[arg(long)]
     in_memory: bool,
+    /// Print one JSON object a row, which weir cost --from reads
+    #[arg(long, conflicts_with = "recovery")]
+    json: bool,
     /// Measure latency instead: from a row's arrival to its visible result, at --rate for --seconds.
     #[arg(long, conflicts_with_all = ["in_memory", "recovery"])]
     latency: bool,
@@ -47,6 +56,9 @@ pub(super) struct BenchArgs {
     /// Measure HTTP ingest instead: large batches, then requests of one row, each for --seconds.
     #[arg(long, conflicts_with_all = ["in_memory", "latency", "recovery"])]
     ingest: bool,
+    /// Measure an idle hour instead: requests of a job to which nothing comes, counted for --seconds.
+    #[arg(long, conflicts_with_all = ["in_memory", "latency", "recovery", "ingest"])]
+    idle: bool,
     /// Objects in a bucket instead of the folder: s3://BUCKET/PREFIX, with --coordination.
     #[arg(long, value_name = "ADDRESS", requires = "coordination", conflicts_with_all = ["in_memory", "recovery"])]
     store: Option<String>,
@@ -56,7 +68,7 @@ pub(super) struct BenchArgs {
     /// Latency and recovery: rows a second.
     #[arg(long, default_value_t = 10_000, value_parser = RangedU64ValueParser::<u64>::new().range(10..=1_000_000))]
     rate: u64,
-    /// Latency and ingest: seconds of input; the first one of latency is not counted.
+    /// Latency, ingest and idle: seconds; the first one of latency is not counted.
     #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<u64>::new().range(2..=3_600))]
     seconds: u64,
     /// Recovery: number of kills.
@@ -73,11 +85,38 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         latency::latency(args, &folder).await
     } else if args.ingest {
         ingest::ingest(args, &folder).await
+    } else if args.idle {
+        idle::idle(args, &folder).await
     } else if args.recovery {
         recovery::recovery(args, &folder).await
     } else {
         throughput::throughput(args, &folder).await
     }
+}
+
+/// A row of a measurement.
+struct Row {
+    /// For people.
+    line: String,
+    measured: Measured,
+}
+
+/// A line above the rows, for people.
+#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
+fn title(args: &BenchArgs, line: &str) {
+    if !args.json {
+        println!("{line}");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
+fn show(args: &BenchArgs, row: &Row) -> anyhow::Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string(&row.measured)?);
+    } else {
+        println!("{}", row.line);
+    }
+    Ok(())
 }
 
 /// Where a measurement keeps its objects and its table.

@@ -3,23 +3,23 @@
 //! Each row runs in this process, one after the other: Weir first (exactly once, fsync, one commit a second unless said), then the
 //! batch engine over the same files. CPU time is the operating system's account of the process.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use weir_connectors::encode;
 use weir_connectors::generate::{Bids, Generator, Plays};
 
-use super::{BenchArgs, Placed};
+use super::counted::Counts;
+use super::{BenchArgs, Placed, Row, show, title};
 use crate::cli::generate::{FileFormat, bid_schema};
 use crate::cli::live::count;
 use crate::config::Config;
+use crate::cost::{GIGABYTES_PER_CPU, Measured};
 use crate::host;
 use crate::job;
-use crate::open::{self, Opened};
+use crate::open;
 
 /// One query, for Weir and for a batch engine over the table `events`.
 struct Query {
@@ -105,16 +105,13 @@ struct Taken {
 }
 
 const HEADER: &str = "query                  input       Mev/cpu    Mev/s     batch   ratio   puts/M   gets/M\
-    \x20  table/M    wu/M    ru/M   MB put/M   peak MB";
+    \x20 lists/M  dels/M  reads/M  table/M    wu/M    ru/M   MB put/M   peak MB";
 
-#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 pub(super) async fn throughput(args: &BenchArgs, folder: &Path) -> anyhow::Result<()> {
-    println!(
-        "{} rows; million events per CPU-second; requests and the table's write and read units (as of DynamoDB) per million events; \
-         peak memory of the process so far",
-        count(args.rows)
-    );
-    println!("{HEADER}");
+    let about = "million events per CPU-second; requests and the table's reads, transactions, write and read units (as of DynamoDB) per \
+                 million events; peak memory of the process in this row, Weir and batch alike";
+    title(args, &format!("{} rows; {about}", count(args.rows)));
+    title(args, HEADER);
     let mut is_warm = false;
     for query in &QUERIES {
         for input in INPUTS {
@@ -127,13 +124,14 @@ pub(super) async fn throughput(args: &BenchArgs, folder: &Path) -> anyhow::Resul
                 drop(row(args, folder, query, input).await?);
                 is_warm = true;
             }
-            println!("{}", row(args, folder, query, input).await?);
+            show(args, &row(args, folder, query, input).await?)?;
         }
     }
     Ok(())
 }
 
-async fn row(args: &BenchArgs, folder: &Path, query: &Query, input: Input) -> anyhow::Result<String> {
+async fn row(args: &BenchArgs, folder: &Path, query: &Query, input: Input) -> anyhow::Result<Row> {
+    forget_peak();
     let path = match input {
         Input::Generator => None,
         Input::Files(format) => Some(input_file(folder, query.plays, format, args.rows)?),
@@ -158,34 +156,45 @@ async fn row(args: &BenchArgs, folder: &Path, query: &Query, input: Input) -> an
         (Some(path), Input::Files(format)) => Some(measure(batch(query, path, format)).await?),
         _ => None,
     };
-    Ok(line(query, input, events, weir, batch, &opened))
+    Ok(told(query, input, events as f64 / 1e6, weir, batch, Counts::of(&opened)))
 }
 
-fn line(query: &Query, input: Input, events: u64, weir: Taken, batch: Option<Taken>, opened: &Opened) -> String {
-    let millions = events as f64 / 1e6;
-    let requests = opened.objects.counts();
-    let per_million = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64 / millions;
-    let table = &opened.table;
-    let mut text = String::new();
-    let per_cpu = millions / weir.cpu_seconds;
-    let drawn = write!(text, "{:<22} {:<10} {per_cpu:>8.2} {:>8.2}", query.name, input.name(), millions / weir.wall_seconds);
-    let compared = match batch {
-        Some(batch) => write!(text, " {:>9.2} {:>7.2}", millions / batch.cpu_seconds, batch.cpu_seconds / weir.cpu_seconds),
-        None => write!(text, " {:>9} {:>7}", "-", "-"),
-    };
-    let counted = write!(
-        text,
-        " {:>8.2} {:>8.2} {:>9.2} {:>7.1} {:>7.1} {:>10.3} {:>9}",
-        requests.puts as f64 / millions,
-        requests.gets as f64 / millions,
-        per_million(&table.transactions),
-        per_million(&table.write_units),
-        per_million(&table.read_units),
-        requests.bytes_put as f64 / 1e6 / millions,
-        peak_megabytes(),
+fn told(query: &Query, input: Input, millions: f64, weir: Taken, batch: Option<Taken>, counts: Counts) -> Row {
+    let peak = peak_megabytes();
+    let (per_cpu, per_second) = (millions / weir.cpu_seconds, millions / weir.wall_seconds);
+    let compared = batch.map(|batch| (millions / batch.cpu_seconds, batch.cpu_seconds / weir.cpu_seconds));
+    let mut usage = counts.usage(millions * 1e6);
+    usage.function_gigabyte_seconds = weir.cpu_seconds * GIGABYTES_PER_CPU;
+    let mut figures =
+        vec![("million-events-per-cpu-second", per_cpu), ("million-events-per-second", per_second), ("peak-megabytes", peak)];
+    figures.extend(counts.figures());
+    figures
+        .extend(compared.iter().flat_map(|(batch, ratio)| [("batch-million-events-per-cpu-second", *batch), ("ratio", *ratio)]));
+    let compared =
+        compared.map_or_else(|| format!(" {:>9} {:>7}", "-", "-"), |(batch, ratio)| format!(" {batch:>9.2} {ratio:>7.2}"));
+    let line = format!(
+        "{:<22} {:<10} {per_cpu:>8.2} {per_second:>8.2}{compared}{} {peak:>9.0}",
+        query.name,
+        input.name(),
+        requests(counts.times(1.0 / millions))
     );
-    debug_assert!(drawn.is_ok() && compared.is_ok() && counted.is_ok(), "writing to a string does not fail");
-    text
+    Row { line, measured: Measured::new(format!("{} {}", query.name, input.name()), usage, &figures) }
+}
+
+/// Columns of requests per million events.
+fn requests(counts: Counts) -> String {
+    format!(
+        " {:>8.2} {:>8.2} {:>8.2} {:>7.1} {:>8.1} {:>8.1} {:>7.1} {:>7.1} {:>10.3}",
+        counts.puts,
+        counts.gets,
+        counts.lists,
+        counts.deletes,
+        counts.table_reads,
+        counts.transactions,
+        counts.write_units,
+        counts.read_units,
+        counts.bytes_put / 1e6,
+    )
 }
 
 fn script(query: &Query, input: Input, path: Option<&Path>, rows: u64) -> String {
@@ -272,8 +281,14 @@ fn cpu_seconds() -> anyhow::Result<f64> {
     Ok((ticks(11) + ticks(12)) / 100.0)
 }
 
-fn peak_megabytes() -> u64 {
+/// Begins to look for the peak anew; what the allocator keeps of earlier rows stays in it.
+fn forget_peak() {
+    // A kernel that does not know this leaves the peak of the process so far.
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
+}
+
+fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+    peak.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1_024.0
 }
