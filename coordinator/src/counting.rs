@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::store::{Changes, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
 use crate::units::{self, Units};
@@ -45,7 +46,59 @@ pub struct TableCounts {
     pub write_units: AtomicU64,
 }
 
+/// A reading of [`TableCounts`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableReading {
+    /// Reads of one item or one partition.
+    pub reads: u64,
+    /// Transactions.
+    pub transactions: u64,
+    /// Items written by them.
+    pub writes: u64,
+    /// Read units.
+    pub read_units: u64,
+    /// Write units.
+    pub write_units: u64,
+}
+
+impl std::ops::Add for TableReading {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            reads: self.reads + other.reads,
+            transactions: self.transactions + other.transactions,
+            writes: self.writes + other.writes,
+            read_units: self.read_units + other.read_units,
+            write_units: self.write_units + other.write_units,
+        }
+    }
+}
+
 impl TableCounts {
+    /// Reads all counters.
+    #[must_use]
+    pub fn reading(&self) -> TableReading {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        TableReading {
+            reads: read(&self.reads),
+            transactions: read(&self.transactions),
+            writes: read(&self.writes),
+            read_units: read(&self.read_units),
+            write_units: read(&self.write_units),
+        }
+    }
+
+    /// Adds those that another process counted.
+    pub fn add_reading(&self, reading: &TableReading) {
+        let add = |counter: &AtomicU64, n| counter.fetch_add(n, Ordering::Relaxed);
+        add(&self.reads, reading.reads);
+        add(&self.transactions, reading.transactions);
+        add(&self.writes, reading.writes);
+        add(&self.read_units, reading.read_units);
+        add(&self.write_units, reading.write_units);
+    }
+
     fn add(&self, units: Units) {
         self.read_units.fetch_add(units.read, Ordering::Relaxed);
         self.write_units.fetch_add(units.write, Ordering::Relaxed);

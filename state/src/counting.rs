@@ -15,6 +15,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions,
     PutPayload, PutResult, Result,
 };
+use serde::{Deserialize, Serialize};
 
 /// Kind of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,7 +131,7 @@ pub struct Requests {
 }
 
 /// A reading of [`Requests`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestCounts {
     /// Objects stored.
     pub puts: u64,
@@ -147,6 +148,17 @@ pub struct RequestCounts {
 }
 
 impl Requests {
+    /// Adds those that another process counted.
+    pub fn add(&self, counts: &RequestCounts) {
+        let add = |counter: &AtomicU64, n| counter.fetch_add(n, Ordering::Relaxed);
+        add(&self.puts, counts.puts);
+        add(&self.gets, counts.gets);
+        add(&self.lists, counts.lists);
+        add(&self.deletes, counts.deletes);
+        add(&self.bytes_put, counts.bytes_put);
+        add(&self.bytes_got, counts.bytes_got);
+    }
+
     /// Reads all counters.
     #[must_use]
     pub fn counts(&self) -> RequestCounts {
@@ -158,6 +170,21 @@ impl Requests {
             deletes: read(&self.deletes),
             bytes_put: read(&self.bytes_put),
             bytes_got: read(&self.bytes_got),
+        }
+    }
+}
+
+impl std::ops::Add for RequestCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            puts: self.puts + other.puts,
+            gets: self.gets + other.gets,
+            lists: self.lists + other.lists,
+            deletes: self.deletes + other.deletes,
+            bytes_put: self.bytes_put + other.bytes_put,
+            bytes_got: self.bytes_got + other.bytes_got,
         }
     }
 }
@@ -207,5 +234,7 @@ mod tests {
         store.delete(&name).await.unwrap();
         let expected = RequestCounts { puts: 1, gets: 2, lists: 1, deletes: 1, bytes_put: 10, bytes_got: 7 };
         assert_eq!(store.hook().counts(), expected);
+        store.hook().add(&expected);
+        assert_eq!(store.hook().counts(), expected + expected);
     }
 }
