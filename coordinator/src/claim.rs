@@ -1,7 +1,7 @@
 //! Claiming and releasing shards: the only way to get a [`Claim`], without which nothing can be committed.
 
 use bytes::Bytes;
-use weir_model::decide::{ClaimDecision, Leaving, OwnerLiveness, decide_claim, decide_leave};
+use weir_model::decide::{ClaimDecision, Leaving, OwnerLiveness, decide_claim, decide_fence, decide_leave};
 use weir_model::head::{HEAD_FORMAT, Owner};
 use weir_model::{Head, OwnerId, ShardKey};
 
@@ -30,7 +30,7 @@ impl Claim {
 pub enum ClaimOutcome {
     /// It is ours.
     Claimed(Box<Claim>),
-    /// Its holder's lease runs.
+    /// Its holder lives, or its lease runs.
     Held {
         /// The holder.
         by: OwnerId,
@@ -87,12 +87,35 @@ pub async fn claim(
     liveness: impl Fn(OwnerId) -> OwnerLiveness,
 ) -> Result<ClaimOutcome, StoreError> {
     let (head, version) = read_head(store, shard).await?;
-    let hint = head.owner.as_ref().map_or(OwnerLiveness::Unknown, |holder| liveness(holder.id));
-    let next = match decide_claim(&head, owner, now_micros, hint) {
+    write(store, version, decide_claim(&head, owner, now_micros, hint(&head, liveness))).await
+}
+
+/// Claims `shard` and lets go of it in one write: no older generation can commit any more, and nobody holds it (G1).
+///
+/// - `liveness`: a hint about its present holder.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn fence(
+    store: &dyn CoordinationStore,
+    shard: ShardKey,
+    now_micros: i64,
+    liveness: impl Fn(OwnerId) -> OwnerLiveness,
+) -> Result<ClaimOutcome, StoreError> {
+    let (head, version) = read_head(store, shard).await?;
+    write(store, version, decide_fence(&head, now_micros, hint(&head, liveness))).await
+}
+
+fn hint(head: &Head, liveness: impl Fn(OwnerId) -> OwnerLiveness) -> OwnerLiveness {
+    head.owner.as_ref().map_or(OwnerLiveness::Unknown, |holder| liveness(holder.id))
+}
+
+async fn write(store: &dyn CoordinationStore, version: u64, decision: ClaimDecision) -> Result<ClaimOutcome, StoreError> {
+    let next = match decision {
         ClaimDecision::Held { by, until_micros } => return Ok(ClaimOutcome::Held { by, until_micros }),
         ClaimDecision::Take(next) => *next,
     };
-    let write = Write::Put { key: keys::head(shard), condition: Condition::VersionIs(version), body: encode(&next)? };
+    let write = Write::Put { key: keys::head(next.shard), condition: Condition::VersionIs(version), body: encode(&next)? };
     match store.transact(vec![write]).await {
         Ok(TransactOutcome::Applied) => Ok(ClaimOutcome::Claimed(Box::new(Claim { head: next, version: version + 1 }))),
         Ok(TransactOutcome::Refused(_)) | Err(StoreError::Indeterminate(_)) => Ok(ClaimOutcome::Lost),
@@ -108,8 +131,8 @@ pub async fn release(store: &dyn CoordinationStore, claims: Vec<Claim>) -> Resul
     let_go(store, claims, Leaving::Released).await
 }
 
-/// As [`release`], of shards that have more to do: their heads say so by a holder whose lease is over at `at_micros`, and whoever calls
-/// workers sees it (C6).
+/// As [`release`], of shards that have more to do: their heads say so by a holder that is nobody, whose lease is over at `at_micros`, and
+/// whoever calls workers sees it (C6).
 ///
 /// # Errors
 /// As [`release`].

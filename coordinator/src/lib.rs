@@ -23,9 +23,9 @@ pub mod counting;
 pub mod self_test;
 pub mod units;
 
-pub use claim::{Claim, ClaimOutcome, claim, hand_on, release};
+pub use claim::{Claim, ClaimOutcome, claim, fence, hand_on, release};
 pub use commit::{CommitOutcome, Committed, KeyedOutcome, ManifestLookup, commit, commit_keyed};
-pub use counting::{CountingTable, TableCounts};
+pub use counting::{CountingTable, TableCounts, TableReading};
 pub use memory::MemoryTable;
 pub use sqlite::SqliteTable;
 pub use store::{Changes, Condition, Conflict, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};

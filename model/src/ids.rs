@@ -112,6 +112,11 @@ hex_id! {
     OwnerId(u128, 32)
 }
 
+impl OwnerId {
+    /// Holds nothing and is no process: a head that names it was handed on by its holder.
+    pub const NOBODY: Self = Self(0);
+}
+
 impl Epoch {
     /// The epoch after this one.
     #[must_use]

@@ -148,7 +148,37 @@ async fn a_live_holder_is_left_alone_and_a_dead_one_taken_over_at_once() {
     ));
     let dead = |_| OwnerLiveness::Dead;
     assert!(matches!(claim(table.as_ref(), shard(), &owner(2), 10, dead).await.unwrap(), ClaimOutcome::Claimed(_)));
-    assert!(matches!(claim(table.as_ref(), shard(), &owner(3), 2_000, alive).await.unwrap(), ClaimOutcome::Claimed(_)));
+    let idle_for_long = claim(table.as_ref(), shard(), &owner(3), 2_000, alive).await.unwrap();
+    assert!(matches!(idle_for_long, ClaimOutcome::Held { by: OwnerId(2), until_micros: 2_000 }));
+    let unknown = |_| OwnerLiveness::Unknown;
+    assert!(matches!(claim(table.as_ref(), shard(), &owner(3), 2_000, unknown).await.unwrap(), ClaimOutcome::Claimed(_)));
+}
+
+#[tokio::test]
+async fn a_shard_that_was_handed_on_is_nobodys() {
+    let table = table().await;
+    let handed = claimed(table.as_ref(), 1).await;
+    crate::hand_on(table.as_ref(), vec![handed], 5).await.unwrap();
+    let (head, _) = read_head(table.as_ref(), shard()).await.unwrap();
+    assert_eq!(head.owner, Some(Owner { id: OwnerId::NOBODY, lease_until_micros: 5 }));
+    let next = Owner { id: OwnerId(2), lease_until_micros: 1_000 };
+    let alive_but_nobody = |id| if id == OwnerId::NOBODY { OwnerLiveness::Dead } else { OwnerLiveness::Alive };
+    let taken = claim(table.as_ref(), shard(), &next, 5, alive_but_nobody).await.unwrap();
+    assert!(matches!(taken, ClaimOutcome::Claimed(_)));
+}
+
+#[tokio::test]
+async fn a_fence_ends_what_was_under_way_and_leaves_the_shard_free() {
+    let table = table().await;
+    let zombie = claimed(table.as_ref(), 1).await;
+    let alive = crate::fence(table.as_ref(), shard(), 0, |_| OwnerLiveness::Alive).await.unwrap();
+    assert!(matches!(alive, ClaimOutcome::Held { by: OwnerId(1), .. }));
+    let dead = crate::fence(table.as_ref(), shard(), 0, |_| OwnerLiveness::Dead).await.unwrap();
+    assert!(matches!(dead, ClaimOutcome::Claimed(_)));
+    let head = next(&zombie, CommitId(7));
+    let outcome = commit(table.as_ref(), &NoWaiting, &NoManifests, vec![(zombie, head)], CommitId(7)).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Fenced { by: Generation(2), .. }));
+    assert_eq!(read_head(table.as_ref(), shard()).await.unwrap().0.owner, None);
 }
 
 #[tokio::test]

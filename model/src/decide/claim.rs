@@ -14,7 +14,7 @@ use crate::ids::OwnerId;
 /// A hint about the present owner's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OwnerLiveness {
-    /// It runs: respect its lease.
+    /// It runs, and says so itself: its shards are its own for as long as it lives. It need not renew a lease while it idles.
     Alive,
     /// It is gone: take over at once.
     Dead,
@@ -38,18 +38,18 @@ pub enum ClaimDecision {
 
 /// Decides on a claim of `head` by `owner`.
 ///
-/// - `owner`: the claimant and until when its lease would run. - `liveness`: a hint about the present holder; [`OwnerLiveness::Dead`]
-///   takes over at once, which is also how a claim is forced.
+/// - `owner`: the claimant and until when its lease would run. - `liveness`: a hint about the present holder: one that is
+///   [`OwnerLiveness::Alive`] is left alone, from one that is [`OwnerLiveness::Dead`] it is taken at once, which is also how a claim
+///   is forced; its lease decides where nobody knows.
 ///
 /// A holder that claims its own shard again gets a new generation: what it had in flight is fenced with the rest.
 #[must_use]
 pub fn decide_claim(head: &Head, owner: &Owner, now_micros: i64, liveness: OwnerLiveness) -> ClaimDecision {
     if let Some(holder) = &head.owner
         && holder.id != owner.id
-        && liveness != OwnerLiveness::Dead
-        && holder.lease_until_micros > now_micros
+        && is_respected(holder, now_micros, liveness)
     {
-        return ClaimDecision::Held { by: holder.id, until_micros: holder.lease_until_micros };
+        return ClaimDecision::Held { by: holder.id, until_micros: holder.lease_until_micros.max(now_micros) };
     }
     let mut next = head.clone();
     next.generation = head.generation.next();
@@ -98,11 +98,34 @@ pub fn decide_leave(head: &Head, leaving: Leaving) -> Head {
             next.claims_since_commit = 0;
         }
         Leaving::HandedOn { at_micros } => {
-            next.owner = head.owner.clone().map(|owner| Owner { lease_until_micros: at_micros, ..owner });
+            // Nobody's: who is known to live keeps its shards, and this one is for anybody.
+            next.owner = head.owner.as_ref().map(|_| Owner { id: OwnerId::NOBODY, lease_until_micros: at_micros });
             next.claims_since_commit = head.claims_since_commit.saturating_sub(1);
         }
     }
     next
+}
+
+/// Decides on a claim that is let go of at once: nobody holds the shard then, and what older generations have under way can never
+/// commit (FN-1). For a collector that found an object of the present generation that nothing names (G1).
+///
+/// It is no attempt at a batch, so it is not counted as one.
+#[must_use]
+pub fn decide_fence(head: &Head, now_micros: i64, liveness: OwnerLiveness) -> ClaimDecision {
+    match &head.owner {
+        Some(holder) if is_respected(holder, now_micros, liveness) => {
+            ClaimDecision::Held { by: holder.id, until_micros: holder.lease_until_micros.max(now_micros) }
+        }
+        _ => ClaimDecision::Take(Box::new(Head { generation: head.generation.next(), owner: None, ..head.clone() })),
+    }
+}
+
+fn is_respected(holder: &Owner, now_micros: i64, liveness: OwnerLiveness) -> bool {
+    match liveness {
+        OwnerLiveness::Alive => true,
+        OwnerLiveness::Dead => false,
+        OwnerLiveness::Unknown => holder.lease_until_micros > now_micros,
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +154,23 @@ mod tests {
         let held_by_one = ClaimDecision::Held { by: OwnerId(1), until_micros: 100 };
         assert_eq!(decide_claim(&held(), &owner(2), 99, OwnerLiveness::Unknown), held_by_one);
         assert_eq!(decide_claim(&held(), &owner(2), 99, OwnerLiveness::Alive), held_by_one);
-        assert!(taken(decide_claim(&held(), &owner(2), 100, OwnerLiveness::Alive)).is_some());
+        assert!(taken(decide_claim(&held(), &owner(2), 100, OwnerLiveness::Unknown)).is_some());
+    }
+
+    #[test]
+    fn a_holder_that_is_known_to_live_keeps_its_shard_though_it_has_had_nothing_to_commit_for_longer_than_a_lease() {
+        let held_by_one = ClaimDecision::Held { by: OwnerId(1), until_micros: 5_000 };
+        assert_eq!(decide_claim(&held(), &owner(2), 5_000, OwnerLiveness::Alive), held_by_one);
+    }
+
+    #[test]
+    fn a_fence_starts_a_generation_that_nobody_holds_and_counts_no_attempt() {
+        let free = Head { owner: None, ..held() };
+        for (head, liveness) in [(&free, OwnerLiveness::Unknown), (&held(), OwnerLiveness::Dead)] {
+            assert_eq!(taken(decide_fence(head, 0, liveness)), Some((Generation(5), None, 1)));
+        }
+        assert_eq!(taken(decide_fence(&held(), 99, OwnerLiveness::Unknown)), None);
+        assert_eq!(taken(decide_fence(&held(), 5_000, OwnerLiveness::Alive)), None);
     }
 
     #[test]

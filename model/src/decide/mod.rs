@@ -3,6 +3,7 @@
 //! | verb | question | rules |
 //! | --- | --- | --- |
 //! | [`decide_claim`], [`decide_leave`], [`is_given_up`] | may I take this shard, and how do I leave it? | C1, FN-1 |
+//! | [`decide_fence`] | may I end what older generations have under way? | FN-1, G1 |
 //! | [`decide_commit`] | what is the head after this batch? | EO-1, WM-1, R1, T4 |
 //! | [`plan_spill`], [`spill`] | what must leave the head first? | T4 |
 //! | [`decide_resolve`] | my answer was lost: did it happen? | T5 |
@@ -28,7 +29,9 @@ mod work;
 
 pub use cache::cache_is_valid;
 pub use checkpoint::{CheckpointDecision, CheckpointLimits, ReplayCost, decide_checkpoint};
-pub use claim::{ClaimDecision, Leaving, OwnerLiveness, VANISHED_MAX, decide_claim, decide_leave, is_given_up, lease_factor};
+pub use claim::{
+    ClaimDecision, Leaving, OwnerLiveness, VANISHED_MAX, decide_claim, decide_fence, decide_leave, is_given_up, lease_factor,
+};
 pub use commit::{Advance, CommitRefusal, decide_commit};
 pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
 pub use memory::{Act, LOOK_AFTER, SlotMemory};

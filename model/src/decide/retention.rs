@@ -8,7 +8,7 @@
 //! 2 raise floors         compare-and-set of the row that holds the pins
 //! 3 read all heads again what they name; a head read before 1 or 2 may not know a commit that shares an object with a later one
 //! 4 read the row again   a pin on a shard keeps also what its head named before and no longer names: an old checkpoint
-//! 5 delete               what only entries at or below a floor name; orphans by `decide_orphan`, where `orphans_may_go`
+//! 5 delete               where `orphans_may_go`: what only entries at or below a floor name; orphans by `decide_orphan`
 //! ```
 
 use std::collections::BTreeMap;
@@ -107,8 +107,9 @@ pub fn decide_orphan(anchor: Generation, head: Generation, named: bool) -> Orpha
     }
 }
 
-/// Whether orphans anchored at `shard` may be deleted while these pins stand: a pinned reader may have read a head whose checkpoint
-/// has been replaced since, and an object that no head names any more looks like one that none ever named.
+/// Whether orphans anchored at `shard`, and objects that fell with its entries, may be deleted while these pins stand: a pinned reader may
+/// have read a head whose checkpoint has been replaced since, and an object that no head names any more looks like one that none ever
+/// named.
 ///
 /// - `row`: read *after* the heads that say what is named.
 #[must_use]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use stateright::{Model, Property};
 use weir_model::decide::{
-    ClaimDecision, Orphan, OwnerLiveness, PinDecision, decide_claim, decide_commit, decide_orphan, decide_pin, orphans_may_go,
+    ClaimDecision, Orphan, OwnerLiveness, PinDecision, decide_claim, decide_commit, decide_fence, decide_orphan, decide_pin,
+    orphans_may_go,
 };
 use weir_model::head::CheckpointRef;
 use weir_model::retention::{Pin, Retention};
@@ -22,7 +23,6 @@ use crate::world::{Fate, Row, advance, catch, explore, key, owner, segment};
 
 const GENERATIONS_MAX: u64 = 3;
 const CYCLES_MAX: u8 = 2;
-const COLLECTOR: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
@@ -165,6 +165,14 @@ impl Collection {
         }
     }
 
+    fn fenced(state: &State, shard: usize) -> Option<Arc<Head>> {
+        let row = &state.rows[shard];
+        match decide_fence(&row.head, 0, OwnerLiveness::Dead) {
+            ClaimDecision::Take(next) if row.head.generation.0 < GENERATIONS_MAX => Some(Arc::new(*next)),
+            ClaimDecision::Take(_) | ClaimDecision::Held { .. } => None,
+        }
+    }
+
     /// A shares its object between shards: anchored at 0, named by 1. B anchors at the shard it holds.
     fn upload(state: &mut State, process: usize) -> Option<()> {
         let Writer::Holding { shard, head, version } = &state.writers[process] else { return None };
@@ -290,7 +298,7 @@ impl Model for Collection {
             }
             Action::Collect => self.collect(&mut state),
             Action::ClaimQuiet(shard) => {
-                let next = Self::take(last, shard, COLLECTOR)?;
+                let next = Self::fenced(last, shard)?;
                 state.rows[shard].put(last.rows[shard].version, &next);
             }
             Action::Delete(object) => {
