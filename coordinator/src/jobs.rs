@@ -11,6 +11,7 @@ use weir_model::{Head, JobId, ShardKey, StageId};
 
 use crate::claim::{encode, read_head};
 use crate::keys;
+use crate::retention::Hold;
 use crate::store::{Condition, CoordinationStore, ItemKey, StoreError, TRANSACTION_ITEMS_MAX, TransactOutcome, Write};
 
 /// What came of creating a job.
@@ -40,42 +41,85 @@ async fn read<T: DeserializeOwned>(store: &dyn CoordinationStore, key: &ItemKey)
         .map_err(|error| StoreError::Corrupt { key: key.to_string(), message: error.to_string() })
 }
 
-/// Creates a job: heads first (nobody finds them without the job row), then name, job row, layouts and retention in one transaction.
+/// A job about to be created.
+#[derive(Debug)]
+pub struct NewJob<'a> {
+    /// Its row.
+    pub row: &'a JobRow,
+    /// Its stages.
+    pub layouts: &'a [(StageId, Layout)],
+    /// Who reads from whom.
+    pub routes: &'a RoutesRow,
+    /// Every shard.
+    pub shards: &'a [ShardKey],
+    /// Streams that it reads, each once.
+    pub holds: &'a [Hold],
+}
+
+/// Times creation is tried again when a floor of a stream rose meanwhile.
+const RACES_MAX: usize = 16;
+
+/// Creates a job: heads first (nobody finds them without the job row), then name, job row, layouts, retention and the pins on its
+/// streams in one transaction. Where another job bears the name the heads are taken back.
 ///
 /// # Errors
 /// [`StoreError`]; a job whose name row is missing does not exist, whatever else was written.
-pub async fn create(
-    store: &dyn CoordinationStore,
-    row: &JobRow,
-    layouts: &[(StageId, Layout)],
-    routes: &RoutesRow,
-    shards: &[ShardKey],
-) -> Result<CreateOutcome, StoreError> {
-    for chunk in shards.chunks(TRANSACTION_ITEMS_MAX) {
+pub async fn create(store: &dyn CoordinationStore, new: &NewJob<'_>) -> Result<CreateOutcome, StoreError> {
+    create_heads(store, new).await?;
+    for _ in 0..RACES_MAX {
+        match store.transact(rows(store, new).await?).await? {
+            TransactOutcome::Applied => return Ok(CreateOutcome::Created),
+            TransactOutcome::Refused(_) => match find(store, &new.row.name).await? {
+                // A late answer of ours.
+                Some(job) if job == new.row.job => return Ok(CreateOutcome::Created),
+                Some(job) => {
+                    take_back_heads(store, new.shards).await?;
+                    return Ok(CreateOutcome::NameTaken(job));
+                }
+                None => {}
+            },
+        }
+    }
+    Err(StoreError::Determinate("the past of a stream falls faster than it can be pinned".to_owned()))
+}
+
+async fn create_heads(store: &dyn CoordinationStore, new: &NewJob<'_>) -> Result<(), StoreError> {
+    for chunk in new.shards.chunks(TRANSACTION_ITEMS_MAX) {
         let mut heads = Vec::new();
         for shard in chunk {
             heads.push(Write::Put { key: keys::head(*shard), condition: Condition::Absent, body: encode(&Head::new(*shard))? });
         }
         if store.transact(heads).await? != TransactOutcome::Applied {
-            return Err(StoreError::Invalid(format!("job id {} is in use", row.job)));
+            return Err(StoreError::Invalid(format!("job id {} is in use", new.row.job)));
         }
     }
+    Ok(())
+}
+
+async fn rows(store: &dyn CoordinationStore, new: &NewJob<'_>) -> Result<Vec<Write>, StoreError> {
+    let row = new.row;
     let mut writes = vec![
         put(keys::name(&row.name), Condition::Absent, &NameRow { job: row.job })?,
         put(keys::job(row.job), Condition::Absent, row)?,
         put(keys::retention(row.job), Condition::Absent, &Retention::new())?,
-        put(keys::routes(row.job), Condition::Absent, routes)?,
+        put(keys::routes(row.job), Condition::Absent, new.routes)?,
     ];
-    for (stage, layout) in layouts {
+    for (stage, layout) in new.layouts {
         writes.push(put(keys::layout(row.job, *stage), Condition::Absent, layout)?);
     }
-    match store.transact(writes).await? {
-        TransactOutcome::Applied => Ok(CreateOutcome::Created),
-        TransactOutcome::Refused(_) => match find(store, &row.name).await? {
-            Some(job) => Ok(CreateOutcome::NameTaken(job)),
-            None => Err(StoreError::Determinate("the job's rows changed while it was created".to_owned())),
-        },
+    for hold in new.holds {
+        writes.push(hold.write(store, row.job).await?);
     }
+    Ok(writes)
+}
+
+/// Heads of a job that never came to be.
+async fn take_back_heads(store: &dyn CoordinationStore, shards: &[ShardKey]) -> Result<(), StoreError> {
+    for chunk in shards.chunks(TRANSACTION_ITEMS_MAX) {
+        let delete = |shard: &ShardKey| Write::Delete { key: keys::head(*shard), condition: Condition::Exists };
+        let _ = store.transact(chunk.iter().map(delete).collect()).await?;
+    }
+    Ok(())
 }
 
 /// The job that bears `name`.

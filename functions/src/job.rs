@@ -7,7 +7,7 @@ use std::time::Duration;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
-use weir_coordinator::jobs::{self, CreateOutcome};
+use weir_coordinator::jobs::{self, CreateOutcome, NewJob};
 use weir_model::job::{DesiredState, JOB_FORMAT, JobRow};
 use weir_model::{Incarnation, JobId, StageId};
 use weir_plan::{JobPlan, Pipeline};
@@ -174,7 +174,6 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
     let failed = |message: String| JobError::Object { object: path.clone(), message };
     let bytes = serde_json::to_vec(&object).map_err(|error| failed(error.to_string()))?;
     ctx.objects.put(&Path::from(path.as_str()), bytes.into()).await.map_err(|error| failed(error.to_string()))?;
-    stream::hold(ctx, job, &pinned).await?;
     let row = JobRow {
         format: JOB_FORMAT,
         job,
@@ -188,10 +187,17 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
         created_micros: ctx.clock.now_micros(),
     };
     let layouts: Vec<(StageId, _)> = topology.stages.iter().map(|stage| (stage.id, stage.layout.clone())).collect();
-    let routes = topology.routes(&pinned);
-    match jobs::create(ctx.table.as_ref(), &row, &layouts, &routes, &topology.all_shards()).await? {
+    let (routes, shards, holds) = (topology.routes(&pinned), topology.all_shards(), stream::holds(&pinned));
+    let new = NewJob { row: &row, layouts: &layouts, routes: &routes, shards: &shards, holds: &holds };
+    match jobs::create(ctx.table.as_ref(), &new).await? {
         CreateOutcome::Created => loaded(row, object, plan),
-        CreateOutcome::NameTaken(other) => open_same(ctx, other, name, sql).await,
+        CreateOutcome::NameTaken(other) => {
+            // Nobody else knows this id: nobody reads the plan. One that cannot be deleted is in nobody's way.
+            if let Err(error) = ctx.objects.delete(&Path::from(path.as_str())).await {
+                tracing::warn!(%error, object = path, "the plan of a job that came to nothing stays");
+            }
+            open_same(ctx, other, name, sql).await
+        }
     }
 }
 

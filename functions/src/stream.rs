@@ -11,7 +11,8 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use weir_connectors::TableOptions;
-use weir_coordinator::{claim, retention};
+use weir_coordinator::claim;
+use weir_coordinator::retention::{self, Hold};
 use weir_model::decide::{PinDecision, Reader};
 use weir_model::retention::Pin;
 use weir_model::stream::{STREAM_LANES_MAX, StreamRow};
@@ -33,9 +34,6 @@ const OPTIONS: [&str; 3] = ["connector", "stream", "lanes"];
 
 /// Lanes of a stream that a table declares without saying how many.
 const LANES_DEFAULT: u64 = 4;
-
-/// Times a pin is tried again while the floors rise.
-const PIN_ATTEMPTS: usize = 16;
 
 /// A stream as a pipeline reads it; lies in the plan object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,35 +86,16 @@ fn places(stream: &SchemaRef, table: &SourceTable) -> Result<Vec<usize>, String>
     table.projection.iter().map(place).collect()
 }
 
-/// Keeps the past of the job's streams from here on, before any of it is read (G2).
-///
-/// # Errors
-/// [`JobError::Table`].
-pub async fn hold(ctx: &Ctx, job: JobId, pinned: &[Pinned]) -> Result<(), JobError> {
-    for attached in pinned.iter().filter_map(Pinned::stream) {
-        let mut held = false;
-        for _ in 0..PIN_ATTEMPTS {
-            let row = retention::read(ctx.table.as_ref(), attached.row.stream).await?;
-            let needs = attached.row.shards().into_iter().map(|shard| shard.to_string());
-            let needs = needs.map(|shard| (shard.clone(), row.floor(&shard).next())).collect();
-            let pin = Pin { needs, everything: false };
-            let decision = retention::pin(ctx.table.as_ref(), attached.row.stream, &reader(job), &pin).await?;
-            // A floor that rose meanwhile: what is left is enough for a job that has read nothing.
-            held = matches!(decision, PinDecision::Write(_));
-            if held {
-                break;
-            }
-        }
-        if !held {
-            let message = format!("the past of stream {} falls faster than it can be pinned: try again", attached.row.name);
-            return Err(JobError::Options(message));
+/// The past of the job's streams that is kept for it from its creation on, before any of it is read (G2).
+#[must_use]
+pub fn holds(pinned: &[Pinned]) -> Vec<Hold> {
+    let mut holds: Vec<Hold> = Vec::new();
+    for row in pinned.iter().filter_map(Pinned::stream).map(|attached| &attached.row) {
+        if holds.iter().all(|hold| hold.stream != row.stream) {
+            holds.push(Hold { stream: row.stream, lanes: row.shards() });
         }
     }
-    Ok(())
-}
-
-fn reader(job: JobId) -> String {
-    format!("{}{job}", retention::JOB_PIN)
+    holds
 }
 
 /// Lets go of what the job's lanes have read and committed, and deletes what nobody else holds.
@@ -129,7 +108,9 @@ pub(crate) async fn let_go(ctx: &Ctx, loaded: &Loaded, heads: &BTreeMap<ShardKey
     let mut deleted = 0;
     for (stream, needs) in needs(loaded, heads) {
         let pin = Pin { needs: needs.iter().map(|(shard, epoch)| (shard.to_string(), *epoch)).collect(), everything: false };
-        if let PinDecision::TooLate { .. } = retention::pin(ctx.table.as_ref(), stream, &reader(loaded.job), &pin).await? {
+        if let PinDecision::TooLate { .. } =
+            retention::pin(ctx.table.as_ref(), stream, &retention::job_reader(loaded.job), &pin).await?
+        {
             continue;
         }
         let mut lanes = Vec::with_capacity(needs.len());
@@ -169,7 +150,7 @@ fn needs(loaded: &Loaded, heads: &BTreeMap<ShardKey, Head>) -> BTreeMap<JobId, B
 /// [`WorkerError::Table`].
 pub(crate) async fn release(ctx: &Ctx, loaded: &Loaded) -> Result<(), WorkerError> {
     for attached in loaded.pinned.iter().filter_map(Pinned::stream) {
-        retention::unpin(ctx.table.as_ref(), attached.row.stream, &reader(loaded.job)).await?;
+        retention::unpin(ctx.table.as_ref(), attached.row.stream, &retention::job_reader(loaded.job)).await?;
     }
     Ok(())
 }

@@ -96,7 +96,8 @@ impl World {
         };
         let layouts = [(StageId(0), Layout::unkeyed(8, 2))];
         let shards: Vec<ShardKey> = routes.slots.concat();
-        let _created = jobs::create(table.as_ref(), &row, &layouts, &routes, &shards).await.unwrap();
+        let new = jobs::NewJob { row: &row, layouts: &layouts, routes: &routes, shards: &shards, holds: &[] };
+        let _created = jobs::create(table.as_ref(), &new).await.unwrap();
         let (clock, outbox) = (Arc::new(SetClock::default()), Arc::new(Remembering::default()));
         let reads = Arc::new(TableCounts::default());
         let counting = Arc::new(CountingTable::new(Arc::clone(&table) as _, Arc::clone(&reads)));

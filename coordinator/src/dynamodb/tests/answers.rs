@@ -13,7 +13,7 @@ use super::*;
 use crate::claim::{ClaimOutcome, claim};
 use crate::commit::tests::{NoManifests, next, shard};
 use crate::commit::{CommitOutcome, commit};
-use crate::jobs::{self, CreateOutcome, create};
+use crate::jobs::{self, CreateOutcome, NewJob, create};
 use crate::store::Condition;
 
 /// A table, and the same table through a network that fails as told.
@@ -122,7 +122,9 @@ async fn jobs_claims_and_commits_survive_lost_answers() {
     let Through { direct, faulty } = through(&[Fate::AnswerLost, Fate::ServerError, Fate::AnswerLost, Fate::AnswerLost]).await;
     let job = shard().job;
     let routes = RoutesRow { format: ROUTES_FORMAT, job, slots: Vec::new(), routes: Vec::new() };
-    assert_eq!(create(&faulty, &job_row(job), &[], &routes, &[shard()]).await.unwrap(), CreateOutcome::Created);
+    let row = job_row(job);
+    let new = NewJob { row: &row, layouts: &[], routes: &routes, shards: &[shard()], holds: &[] };
+    assert_eq!(create(&faulty, &new).await.unwrap(), CreateOutcome::Created);
     let owner = Owner { id: OwnerId(1), lease_until_micros: 0 };
     let claimed = match claim(&faulty, shard(), &owner, 0, |_| OwnerLiveness::Unknown).await.unwrap() {
         ClaimOutcome::Claimed(claimed) => *claimed,
