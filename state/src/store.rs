@@ -32,12 +32,28 @@ use crate::StateError;
 /// # Errors
 /// [`StateError::Address`] naming the address, or the folder and what is wrong with it.
 pub fn open(address: &str, fsync: bool) -> std::result::Result<Arc<dyn ObjectStore>, StateError> {
+    open_as(address, fsync, Folder::open)
+}
+
+/// As [`open`], for a process whose caller has opened the same address a moment ago: a folder is neither tried nor swept again.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_checked(address: &str, fsync: bool) -> std::result::Result<Arc<dyn ObjectStore>, StateError> {
+    open_as(address, fsync, Folder::open_checked)
+}
+
+fn open_as(
+    address: &str,
+    fsync: bool,
+    open_folder: fn(&FsPath, bool) -> io::Result<Folder>,
+) -> std::result::Result<Arc<dyn ObjectStore>, StateError> {
     if address == "memory:" {
         return Ok(Arc::new(InMemory::new()));
     }
     match address.strip_prefix("file://") {
         Some(folder) if !folder.is_empty() => {
-            Ok(Arc::new(Folder::open(FsPath::new(folder), fsync).map_err(|error| unusable(folder, &error))?))
+            Ok(Arc::new(open_folder(FsPath::new(folder), fsync).map_err(|error| unusable(folder, &error))?))
         }
         _ => Err(StateError::Address(format!(
             "store {address:?} is not understood: write memory:, file://DIR or s3://BUCKET/PREFIX"
@@ -118,6 +134,11 @@ impl Folder {
                 File::open(if parent.as_os_str().is_empty() { FsPath::new(".") } else { parent })?.sync_all()?;
             }
         }
+        Self::open_checked(&root, fsync)
+    }
+
+    fn open_checked(folder: &FsPath, fsync: bool) -> io::Result<Self> {
+        let root = std::fs::canonicalize(folder)?;
         let inner = LocalFileSystem::new_with_prefix(&root).map_err(io::Error::other)?;
         // The root's own name is on the disk: what is synced below stops there.
         let synced = Arc::new(Mutex::new(HashSet::from([root.clone()])));
@@ -293,6 +314,8 @@ mod tests {
         };
         let day = Duration::from_secs(86_400);
         let (left, fresh, object) = (file("a.parquet#1", day), file("b.parquet#1", Duration::ZERO), file("c.parquet", day));
+        let _checked = open_checked(&address(folder.path()), false).unwrap();
+        assert!(left.exists(), "what the caller has done is not done again");
         open(&address(folder.path()), false).unwrap();
         assert_eq!([left, fresh, object].map(|path| path.exists()), [false, true, true]);
     }

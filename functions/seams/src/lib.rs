@@ -10,7 +10,7 @@ pub mod places;
 mod system;
 pub mod text;
 
-pub use liveness::{Liveness, LockedOwners, UnknownLiveness};
+pub use liveness::{Liveness, LockedOwners, Part, UnknownLiveness};
 pub use log::log_for_machines;
 pub use places::{Durability, OpenError, Places};
 pub use system::{RandomIds, SystemClock};

@@ -11,7 +11,7 @@ use weir_model::{Clock, OwnerId};
 use weir_state::{s3, store};
 
 use crate::aws;
-use crate::liveness::{Liveness, LockedOwners, UnknownLiveness};
+use crate::liveness::{Liveness, LockedOwners, Part, UnknownLiveness};
 use crate::system::{RandomIds, SystemClock};
 
 /// How hard a commit holds.
@@ -108,6 +108,18 @@ impl Places {
         Ok(bucket.store)
     }
 
+    /// Opens the objects as [`open_objects`](Self::open_objects) does, for the process of an invocation: whoever called it has checked
+    /// the place.
+    ///
+    /// # Errors
+    /// [`OpenError`] naming the place.
+    pub async fn open_checked_objects(&self) -> Result<Arc<dyn ObjectStore>, OpenError> {
+        if !s3::is_bucket(&self.store) {
+            return Ok(store::open_checked(&self.store, self.durability == Durability::Fsync)?);
+        }
+        Ok(s3::open(&self.store, aws::access(Arc::new(SystemClock::new())).await)?)
+    }
+
     /// Opens the table.
     ///
     /// # Errors
@@ -138,9 +150,9 @@ impl Places {
     ///
     /// # Errors
     /// [`OpenError::Settings`] naming the folder.
-    pub fn take_part(&self, owner: OwnerId) -> Result<Arc<dyn Liveness>, OpenError> {
+    pub fn take_part(&self, owner: OwnerId, part: Part) -> Result<Arc<dyn Liveness>, OpenError> {
         let Some(folder) = self.folder() else { return Ok(Arc::new(UnknownLiveness)) };
-        match LockedOwners::register(&folder.join("owners"), owner) {
+        match LockedOwners::register(&folder.join("owners"), owner, part) {
             Ok(registered) => Ok(Arc::new(registered)),
             Err(error) => Err(OpenError::Settings(format!(
                 "folder {}: {error}; choose a folder this user may write with --store file://DIR",
