@@ -41,7 +41,7 @@ pub struct Tuning {
     pub linger: Duration,
     /// How often a source that has nothing now, or a head of another process, is asked again.
     pub ask_again: Duration,
-    /// How long shards are kept where another process would take its share.
+    /// How long shards are kept at least where another process would take its share.
     pub share_after: Duration,
     /// Rounds whose commit may be under way while the next is computed.
     pub rounds_in_flight: usize,
@@ -76,7 +76,7 @@ impl Default for Tuning {
             lease: Duration::from_secs(10),
             linger: Duration::from_millis(500),
             ask_again: Duration::from_millis(5),
-            share_after: Duration::from_secs(5),
+            share_after: Duration::from_secs(1),
             rounds_in_flight: 2,
             publish_rows_max: 4 << 20,
             publish_bytes_max: 64 << 20,

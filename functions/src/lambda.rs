@@ -12,7 +12,7 @@ use weir_model::JobId;
 use weir_model::decide::VANISHED_MAX;
 
 use crate::cli::{Common, Running, check_environment};
-use crate::collector;
+use crate::collector::{self, Search};
 use crate::config::Config;
 use crate::context::Ctx;
 use crate::job::{self, Loaded};
@@ -110,13 +110,13 @@ impl Worker {
             let heads = jobs::heads(table, &loaded.topology.all_shards()).await?;
             if heads.iter().all(said_all) {
                 // Finished last: then the rest was done.
-                collector::collect(ctx, loaded, true).await?;
+                collector::collect(ctx, loaded, Search::Orphans).await?;
                 stream::release(ctx, loaded).await?;
                 return Ok(jobs::finish(table, loaded.job).await?);
             }
         }
         let first = loaded.topology.slots().first().is_some_and(|slot| *slot == invocation.shards);
-        if first && let Err(error) = collector::collect(ctx, loaded, false).await {
+        if first && let Err(error) = collector::collect(ctx, loaded, Search::Fallen).await {
             tracing::warn!(%error, "collector: a later invocation tries again");
         }
         Ok(())

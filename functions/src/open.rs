@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use object_store::ObjectStore;
-use weir_coordinator::{CoordinationStore, CountingTable, TableCounts, self_test};
+use weir_coordinator::{CoordinationStore, CountingTable, TableCounts, TableReading, self_test};
 use weir_engine::StateBudget;
 use weir_model::{Clock, Ids, OwnerId};
 pub use weir_seams::OpenError;
-use weir_seams::{Liveness, RandomIds, SystemClock};
-use weir_state::{CountingStore, Requests, SegmentCache};
+use weir_seams::{Liveness, Part, RandomIds, SystemClock};
+use weir_state::{CountingStore, RequestCounts, Requests, SegmentCache};
 
 use crate::config::{Config, Durability};
 use crate::connect::LocalConnectors;
 use crate::context::{Ctx, Stop, Tuning, WarmCache};
-use crate::progress::Progress;
+use crate::progress::{Counted, Progress};
 
 /// What an epoch or a step may take, however little memory there is: smaller commits would cost more than they save.
 const EPOCH_BYTES_MIN: usize = 4 << 20;
@@ -23,10 +23,36 @@ const EPOCH_BYTES_MIN: usize = 4 << 20;
 pub struct Opened {
     /// For handlers.
     pub ctx: Ctx,
-    /// Requests to the object store.
+    /// Requests of this process to the object store.
     pub objects: Arc<Requests>,
-    /// Requests to the table.
+    /// Requests of this process to the table.
     pub table: Arc<TableCounts>,
+}
+
+impl Opened {
+    /// Requests to the object store, those of invocations in other processes too.
+    #[must_use]
+    pub fn object_requests(&self) -> RequestCounts {
+        self.objects.counts() + self.ctx.progress.elsewhere.objects.counts()
+    }
+
+    /// Requests to the table, those of invocations in other processes too.
+    #[must_use]
+    pub fn table_requests(&self) -> TableReading {
+        self.table.reading() + self.ctx.progress.elsewhere.table.reading()
+    }
+
+    /// What this process has counted, for whoever called it.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        let progress = &self.ctx.progress;
+        Counted {
+            counters: progress.counters(),
+            open_panes: progress.open_panes.all(),
+            objects: self.object_requests(),
+            table: self.table_requests(),
+        }
+    }
 }
 
 /// Opens everything that `config` names and tests the table (T2).
@@ -38,7 +64,18 @@ pub async fn open(config: &Config) -> Result<Opened, OpenError> {
     let (store, table) = (places.open_objects().await?, places.open_table().await?);
     self_test::run(table.as_ref(), &RandomIds::new().owner().to_string()).await?;
     let owner = RandomIds::new().owner();
-    Ok(assemble(config, store, table, owner, places.take_part(owner)?))
+    Ok(assemble(config, store, table, owner, places.take_part(owner, Part::Process)?))
+}
+
+/// Opens what `config` names for one invocation of a process that has opened and tested the same: nothing is tested again.
+///
+/// # Errors
+/// [`OpenError`] naming the place and the remedy.
+pub async fn open_for_invocation(config: &Config) -> Result<Opened, OpenError> {
+    let places = config.places();
+    let (store, table) = (places.open_checked_objects().await?, places.open_table().await?);
+    let owner = RandomIds::new().owner();
+    Ok(assemble(config, store, table, owner, places.take_part(owner, Part::Invocation)?))
 }
 
 /// Opens what `config` names to look at it: nothing is made, and no shard is asked for.
@@ -50,6 +87,16 @@ pub async fn open_to_look(config: &Config) -> Result<Opened, OpenError> {
     places.must_exist()?;
     let (table, store) = (places.open_table().await?, places.open_objects().await?);
     Ok(assemble(config, store, table, RandomIds::new().owner(), places.watch()))
+}
+
+/// As [`open_to_look`], and is seen to live while it does: what it pins is let go of when it dies.
+///
+/// # Errors
+/// As [`open_to_look`].
+pub async fn open_to_pin(config: &Config) -> Result<Opened, OpenError> {
+    let opened = open_to_look(config).await?;
+    let liveness = config.places().take_part(opened.ctx.owner, Part::Invocation)?;
+    Ok(Opened { ctx: Ctx { liveness, ..opened.ctx }, ..opened })
 }
 
 fn assemble(

@@ -1,6 +1,13 @@
 //! Live counters of this process, for the terminal and the benchmarks. They describe; they decide nothing.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use weir_coordinator::{TableCounts, TableReading};
+use weir_model::ShardKey;
+use weir_state::{RequestCounts, Requests};
 
 use crate::trace::Trace;
 
@@ -10,8 +17,30 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Progress {
             $($(#[$doc])* pub $name: Counter,)*
+            /// Open panes of each merge shard that this process last served.
+            pub open_panes: OpenPanes,
+            /// Requests of processes that served an invocation for this one.
+            pub elsewhere: Elsewhere,
             /// Instants of steps, while latency is measured.
             pub trace: Trace,
+        }
+
+        /// A reading of the counters of a [`Progress`].
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Progress {
+            /// Reads all counters.
+            #[must_use]
+            pub fn counters(&self) -> Counters {
+                Counters { $($name: self.$name.get(),)* }
+            }
+
+            fn add_counters(&self, counters: &Counters) {
+                $(self.$name.add(counters.$name);)*
+            }
         }
     };
 }
@@ -47,6 +76,66 @@ counters! {
     commit_micros,
 }
 
+/// Number of open panes by merge shard, as of its last batch.
+#[derive(Debug, Default)]
+pub struct OpenPanes(Mutex<BTreeMap<ShardKey, u64>>);
+
+impl OpenPanes {
+    /// Says how many `shard` has.
+    pub fn set(&self, shard: ShardKey, panes: u64) {
+        self.with(|open| open.insert(shard, panes));
+    }
+
+    /// Another process serves `shard`.
+    pub fn forget(&self, shard: ShardKey) {
+        self.with(|open| open.remove(&shard));
+    }
+
+    /// Of all shards, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<(ShardKey, u64)> {
+        self.with(|open| open.iter().map(|(shard, panes)| (*shard, *panes)).collect())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeMap<ShardKey, u64>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Requests that other processes made for this one.
+#[derive(Debug, Default)]
+pub struct Elsewhere {
+    /// To the object store.
+    pub objects: Requests,
+    /// To the table.
+    pub table: TableCounts,
+}
+
+/// What the process of an invocation has counted; travels with its answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Its counters.
+    pub counters: Counters,
+    /// Open panes of the merge shards it served.
+    pub open_panes: Vec<(ShardKey, u64)>,
+    /// Its requests to the object store.
+    pub objects: RequestCounts,
+    /// Its requests to the table.
+    pub table: TableReading,
+}
+
+impl Progress {
+    /// Adds what the process of an invocation counted for this one.
+    pub fn take_in(&self, counted: &Counted) {
+        self.add_counters(&counted.counters);
+        for (shard, panes) in &counted.open_panes {
+            self.open_panes.set(*shard, *panes);
+        }
+        self.elsewhere.objects.add(&counted.objects);
+        self.elsewhere.table.add_reading(&counted.table);
+    }
+}
+
 /// One counter; relaxed, since nothing rests on it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -66,5 +155,28 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_model::{JobId, ShardId, StageId};
+
+    use super::*;
+
+    #[test]
+    fn what_another_process_counted_is_added_and_its_panes_replace_what_was_known() {
+        let shard = ShardKey::new(JobId(1), StageId(1), ShardId(0));
+        let (here, there) = (Progress::default(), Progress::default());
+        here.commits.add(2);
+        here.open_panes.set(shard, 9);
+        there.commits.add(3);
+        there.open_panes.set(shard, 4);
+        let objects = RequestCounts { puts: 5, ..RequestCounts::default() };
+        let table = TableReading { transactions: 6, ..TableReading::default() };
+        let counted = Counted { counters: there.counters(), open_panes: there.open_panes.all(), objects, table };
+        here.take_in(&counted);
+        assert_eq!((here.commits.get(), here.open_panes.all()), (5, vec![(shard, 4)]));
+        assert_eq!((here.elsewhere.objects.counts().puts, here.elsewhere.table.reading().transactions), (5, 6));
     }
 }

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, path::Path};
 use weir_model::decide::{Orphan, decide_orphan, orphans_may_go};
 use weir_model::retention::Retention;
-use weir_model::{CommitEntry, Epoch, Head, JobId, SegmentKind};
+use weir_model::{CommitEntry, Epoch, Head, JobId, SegmentKind, ShardKey};
 
 use crate::error::Kind;
 use crate::{StateError, kept, manifest, paths};
@@ -151,7 +151,16 @@ pub async fn collect_below(store: &dyn ObjectStore, heads: &[Head], row: &Retent
     Ok(Collected { named, deleted })
 }
 
-/// Objects of the job that nothing names and whose maker can no longer commit (G1). Call it rarely.
+/// Objects of ours that nothing names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Whose makers can no longer commit them: they may go.
+    pub lost: Vec<String>,
+    /// Whose makers may still commit them, with the shards they are anchored at: for a quiet one, claim the shard and judge them again.
+    pub unfinished: Vec<(ShardKey, String)>,
+}
+
+/// Looks for objects of the job that nothing names (G1). Call it rarely.
 ///
 /// - Requests: one LIST, and one GET per list of late and dead-letter segments.
 ///
@@ -161,21 +170,39 @@ pub async fn collect_below(store: &dyn ObjectStore, heads: &[Head], row: &Retent
 ///
 /// # Errors
 /// [`StateError`] if the listing fails, or a list of late and dead-letter segments cannot be read.
-pub async fn orphans(store: &dyn ObjectStore, job: JobId, heads: &[Head], named: &[Named]) -> Result<Vec<String>, StateError> {
+pub async fn orphans(store: &dyn ObjectStore, job: JobId, heads: &[Head], named: &[Named]) -> Result<Unnamed, StateError> {
+    let folder = paths::job(job);
+    let listed: Vec<_> =
+        store.list(Some(&Path::from(folder.as_str()))).try_collect().await.map_err(|error| StateError::store(&folder, error))?;
+    judge(store, heads, named, listed.into_iter().map(|meta| meta.location.to_string())).await
+}
+
+/// Judges objects that a listing found; `heads` and `named` as for [`orphans`].
+///
+/// # Errors
+/// [`StateError`] if a list of late and dead-letter segments cannot be read.
+pub async fn judge(
+    store: &dyn ObjectStore,
+    heads: &[Head],
+    named: &[Named],
+    listed: impl IntoIterator<Item = String>,
+) -> Result<Unnamed, StateError> {
     let generations: BTreeMap<_, _> = heads.iter().map(|head| (head.shard, head.generation)).collect();
     let mut known: BTreeSet<String> = named.iter().flat_map(|named| named.live.iter().chain(&named.fallen)).cloned().collect();
     for head in heads {
         known.extend(kept::objects(store, head).await?);
     }
-    let folder = paths::job(job);
-    let listed: Vec<_> =
-        store.list(Some(&Path::from(folder.as_str()))).try_collect().await.map_err(|error| StateError::store(&folder, error))?;
-    let is_orphan = |name: &String| {
-        let Some((shard, generation)) = paths::anchor(name) else { return false };
-        let Some(current) = generations.get(&shard) else { return false };
-        decide_orphan(generation, *current, known.contains(name)) == Orphan::Delete
-    };
-    Ok(listed.into_iter().map(|meta| meta.location.to_string()).filter(is_orphan).collect())
+    let mut unnamed = Unnamed::default();
+    for name in listed {
+        let Some((shard, generation)) = paths::anchor(&name) else { continue };
+        let Some(current) = generations.get(&shard) else { continue };
+        match decide_orphan(generation, *current, known.contains(&name)) {
+            Orphan::Delete => unnamed.lost.push(name),
+            Orphan::ClaimFirst => unnamed.unfinished.push((shard, name)),
+            Orphan::Keep => {}
+        }
+    }
+    Ok(unnamed)
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -12,6 +11,7 @@ use weir_model::{Head, Watermark};
 
 use crate::job::Loaded;
 use crate::open::Opened;
+use crate::progress::Counted;
 use crate::topology::Role;
 
 const BLOCK_EVERY: Duration = Duration::from_millis(500);
@@ -62,60 +62,74 @@ pub(super) fn show(opened: &Opened, loaded: &Arc<Loaded>) -> Shown {
     Shown { stop, task }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// What the block tells, but for the heads: this process's counters, with those of the invocations it called.
+#[derive(Debug, Clone, Default)]
 struct Snapshot {
+    /// Monotonic, for the rate.
     at_micros: i64,
-    events: u64,
-    results: u64,
-    published: u64,
-    commits: u64,
-    late: u64,
-    dead: u64,
-    puts: u64,
-    gets: u64,
-    write_units: u64,
-    read_units: u64,
+    /// On the wall clock, for the lag.
+    now_micros: i64,
+    counted: Counted,
 }
 
 impl Snapshot {
     fn take(opened: &Opened) -> Self {
-        let progress = &opened.ctx.progress;
-        let requests = opened.objects.counts();
-        Self {
-            at_micros: opened.ctx.clock.monotonic_micros(),
-            events: progress.events.get(),
-            results: progress.results.get(),
-            published: progress.published.get(),
-            commits: progress.commits.get(),
-            late: progress.late.get(),
-            dead: progress.dead.get(),
-            puts: requests.puts,
-            gets: requests.gets,
-            write_units: opened.table.write_units.load(Ordering::Relaxed),
-            read_units: opened.table.read_units.load(Ordering::Relaxed),
-        }
+        let clock = opened.ctx.clock.as_ref();
+        Self { at_micros: clock.monotonic_micros(), now_micros: clock.now_micros(), counted: opened.counted() }
     }
 }
 
+/// - `last`: the reading before, for the rate. - `heads`: of the job's shards; empty if the table did not answer.
 fn block(loaded: &Loaded, now: &Snapshot, last: &Snapshot, heads: &[Head]) -> Vec<String> {
+    let Counted { counters, open_panes, objects, table } = &now.counted;
     let micros = u64::try_from(now.at_micros - last.at_micros).unwrap_or(0).max(1);
-    let rate = (now.events - last.events).saturating_mul(1_000_000) / micros;
-    let watermark =
-        heads.iter().filter(|head| loaded.topology.stage(head.shard.stage).role == Role::Lane).map(|head| head.watermark).min();
-    let open = heads.iter().filter(|head| head.act_at.is_some()).count();
+    let rate = (counters.events - last.counted.counters.events).saturating_mul(1_000_000) / micros;
+    let lanes = heads.iter().filter(|head| loaded.topology.stage(head.shard.stage).role == Role::Lane);
+    let watermark = lanes.map(|head| head.watermark).min().unwrap_or(Watermark::NONE);
+    let panes: u64 = open_panes.iter().map(|(_, panes)| panes).sum();
+    let with_panes = open_panes.iter().filter(|(_, panes)| *panes > 0).count();
     vec![
-        format!("{}  events {}  {}/s", loaded.name, count(now.events), count(rate)),
-        format!("watermark {}  shards with open windows {open}", shown_time(watermark.unwrap_or(Watermark::NONE))),
+        format!("{}  events {}  {}/s", loaded.name, count(counters.events), count(rate)),
+        format!(
+            "watermark {}  lag {}  open panes {} in {with_panes} shards",
+            shown_time(watermark),
+            lag(watermark, now.now_micros),
+            count(panes)
+        ),
         format!(
             "results {}  published {}  late {}  dead {}",
-            count(now.results),
-            count(now.published),
-            count(now.late),
-            count(now.dead)
+            count(counters.results),
+            count(counters.published),
+            count(counters.late),
+            count(counters.dead)
         ),
-        format!("commits {}  object puts {}  gets {}", count(now.commits), count(now.puts), count(now.gets)),
-        format!("table write units {}  read units {} (as of DynamoDB)", count(now.write_units), count(now.read_units)),
+        format!(
+            "commits {}  object puts {}  gets {}  table transactions {}  reads {}",
+            count(counters.commits),
+            count(objects.puts),
+            count(objects.gets),
+            count(table.transactions),
+            count(table.reads)
+        ),
+        format!("table write units {}  read units {} (as of DynamoDB)", count(table.write_units), count(table.read_units)),
     ]
+}
+
+/// How far event time is behind the wall clock; `-` where the watermark is no time.
+fn lag(watermark: Watermark, now_micros: i64) -> String {
+    if watermark == Watermark::NONE || watermark == Watermark::INFINITY {
+        return "-".to_owned();
+    }
+    let millis = now_micros.saturating_sub(watermark.0) / 1_000;
+    let (sign, millis) = (if millis < 0 { "-" } else { "" }, millis.unsigned_abs());
+    let (seconds, minutes, hours, days) = (millis / 1_000, millis / 60_000, millis / 3_600_000, millis / 86_400_000);
+    let shown = match (minutes, hours, days) {
+        (0, ..) => format!("{seconds}.{} s", millis / 100 % 10),
+        (_, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (_, _, 0) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", count(days), hours % 24),
+    };
+    format!("{sign}{shown}")
 }
 
 /// Prints what was committed, from the heads: it counts every process that took part.
@@ -178,7 +192,66 @@ fn civil(day: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
+    use weir_coordinator::TableReading;
+    use weir_model::{Activity, JobId};
+    use weir_state::RequestCounts;
+
     use super::*;
+    use crate::connect::Pinned;
+    use crate::progress::Counters;
+    use crate::topology::Topology;
+
+    const SQL: &str =
+        "CREATE TABLE plays (song_id BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime) WITH ('connector' = 'plays');
+        CREATE TABLE hot (song_id BIGINT, plays BIGINT) WITH ('connector' = 'blackhole');
+        INSERT INTO hot SELECT song_id, count(*) FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND))
+        GROUP BY window_start, window_end, song_id;";
+
+    async fn hot() -> Loaded {
+        let plan = weir_plan::compile(SQL).await.expect("compiles");
+        let pinned = vec![Pinned::Nothing];
+        let topology = Topology::new(JobId(1), &plan, &pinned, 2, 720);
+        let (key_groups, plan_version, skew_max) = (720, 1, Duration::ZERO);
+        Loaded { job: JobId(1), name: "hot".to_owned(), plan, topology, pinned, key_groups, plan_version, skew_max }
+    }
+
+    #[tokio::test]
+    async fn the_block_shows_input_time_windows_results_and_requests() {
+        let loaded = hot().await;
+        let shards = loaded.topology.all_shards();
+        let minute = |minute: i64| Watermark(1_767_225_600_000_000 + minute * 60_000_000);
+        let mut heads: Vec<Head> = shards.iter().map(|shard| Head { watermark: minute(1), ..Head::new(*shard) }).collect();
+        heads[0].watermark = minute(3);
+        heads[1].watermark = minute(2);
+        heads[1].activity = Activity::Active;
+        let counters =
+            Counters { events: 3_500, results: 40, published: 30, late: 2, dead: 1, commits: 7, ..Counters::default() };
+        let objects = RequestCounts { puts: 14, gets: 3, ..RequestCounts::default() };
+        let table = TableReading { reads: 9, transactions: 8, writes: 16, read_units: 11, write_units: 32 };
+        let counted = Counted { counters, open_panes: vec![(shards[2], 3), (shards[3], 0)], objects, table };
+        let now = Snapshot { at_micros: 3_000_000, now_micros: minute(2).0 + 4_250_000, counted };
+        let before = Counted { counters: Counters { events: 500, ..Counters::default() }, ..Counted::default() };
+        let last = Snapshot { at_micros: 1_000_000, now_micros: 0, counted: before };
+        let expected = [
+            "hot  events 3,500  1,500/s",
+            "watermark 2026-01-01 00:02:00  lag 4.2 s  open panes 3 in 1 shards",
+            "results 40  published 30  late 2  dead 1",
+            "commits 7  object puts 14  gets 3  table transactions 8  reads 9",
+            "table write units 32  read units 11 (as of DynamoDB)",
+        ];
+        assert_eq!(block(&loaded, &now, &last, &heads), expected);
+        assert!(block(&loaded, &now, &last, &[])[1].starts_with("watermark none  lag -  "), "the table did not answer");
+    }
+
+    #[test]
+    fn a_lag_reads_as_people_say_it() {
+        let of = |micros: i64| lag(Watermark(0), micros);
+        let second = 1_000_000;
+        assert_eq!([of(0), of(59 * second + 990_000), of(-second)], ["0.0 s", "59.9 s", "-1.0 s"]);
+        assert_eq!([of(61 * second), of(3_700 * second)], ["1 min 1 s", "1 h 1 min"]);
+        assert_eq!(of(86_400 * second * 1_234), "1,234 d 0 h");
+        assert_eq!(lag(Watermark::INFINITY, 0), "-");
+    }
 
     #[test]
     fn numbers_and_times_read_as_people_write_them() {

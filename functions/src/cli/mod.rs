@@ -7,6 +7,7 @@ mod ingest;
 mod kept;
 mod live;
 mod named;
+mod partials;
 mod run;
 mod serve;
 mod settings;
@@ -15,12 +16,13 @@ mod stream;
 mod table;
 mod token;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::context::Stop;
 pub(crate) use settings::{Common, Running, check_environment};
 
 /// Stateful stream processing without a cluster.
@@ -63,12 +65,10 @@ enum Command {
     #[command(subcommand)]
     Stream(stream::StreamCommand),
     /// Lists the Parquet files that hold the partials of a job's open windows, for any engine to read
-    Partials {
-        /// Name of the job.
-        job: String,
-        #[command(flatten)]
-        common: Common,
-    },
+    ///
+    /// A job that runs deletes such files once it no longer needs them: --copy DIR gives copies that stay.
+    #[command(after_help = PARTIALS_EXAMPLE)]
+    Partials(partials::PartialsArgs),
     /// Prints the rows that came after their window had fired, one JSON object a line
     ///
     /// They are in no result; `weir status` counts them. Reads what is committed, while the job runs or after it ended. Each line has
@@ -104,7 +104,7 @@ enum Command {
     /// Turns counted requests, bytes and function seconds into money
     #[command(after_help = COST_EXAMPLE)]
     Cost(cost::CostArgs),
-    /// Serves one invocation given as JSON on standard input (used by --invoke process)
+    /// Serves one invocation given as JSON on the socket that is standard input (used by --invoke process)
     #[command(hide = true)]
     Invoke,
 }
@@ -120,6 +120,10 @@ const INGEST_EXAMPLE: &str = "Examples
 
 const COST_EXAMPLE: &str = "Example: a million events, with the quantities that weir bench prints
   weir cost --events 1e6 --puts 0.65 --gets 0.11 --write-units 11.2 --read-units 1.5 --function-seconds 0.2";
+
+const PARTIALS_EXAMPLE: &str = "Example: the open windows of a job that runs
+  weir partials hot_songs --copy now
+  duckdb -c \"SELECT song_id, sum(plays__count) FROM 'now/*.parquet' GROUP BY song_id\"";
 
 const LATE_EXAMPLE: &str = "Example: count the late plays of each song
   weir late hot_songs | jq .song_id | sort | uniq -c";
@@ -158,7 +162,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(&args).await,
         Command::Ingest(args) => ingest::ingest(&args).await,
         Command::Stream(command) => stream::stream(&command).await,
-        Command::Partials { job, common } => status::partials(&common.config()?, &job).await,
+        Command::Partials(args) => partials::partials(&args).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
         Command::Table(command) => table::table(&command).await,
@@ -166,11 +170,9 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Bench(args) => bench::bench(&args).await,
         Command::Cost(args) => cost::cost(&args),
         Command::Invoke => {
-            let mut event = String::new();
-            std::io::stdin().read_to_string(&mut event)?;
-            let left = crate::host::invoke_here(&serde_json::from_str(&event).context("the event on standard input")?).await?;
-            println!("{}", serde_json::to_string(&left)?);
-            Ok(())
+            let stop = Stop::default();
+            tokio::spawn(run::leave_when_asked(stop.clone()));
+            crate::host::serve_invocation(stop).await.context("an event of weir run --invoke process on standard input")
         }
     }
 }

@@ -11,7 +11,18 @@ use crate::open::{self, Opened};
 /// # Errors
 /// The store cannot be opened, or holds no such job: then the nearest name is shown.
 pub(super) async fn open(config: &Config, name: &str) -> anyhow::Result<(Opened, Loaded)> {
-    let opened = open::open_to_look(config).await?;
+    find(open::open_to_look(config).await?, config, name).await
+}
+
+/// As [`open`], to pin what is looked at.
+///
+/// # Errors
+/// As [`open`].
+pub(super) async fn open_to_pin(config: &Config, name: &str) -> anyhow::Result<(Opened, Loaded)> {
+    find(open::open_to_pin(config).await?, config, name).await
+}
+
+async fn find(opened: Opened, config: &Config, name: &str) -> anyhow::Result<(Opened, Loaded)> {
     let found = jobs::list(opened.ctx.table.as_ref()).await?;
     let Some((_, id)) = found.iter().find(|(known, _)| known == name) else {
         let near = weir_plan::nearest(name, found.iter().map(|(known, _)| known.as_str()));

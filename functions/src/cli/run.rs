@@ -111,7 +111,19 @@ async fn prepare(script: &Script, mut config: Config, running: &Running) -> anyh
         JobError::Plan(error) => in_script(&script.script, &error),
         other => other.into(),
     })?);
+    if let Some(warning) = ignored_parallelism(&config, &loaded) {
+        eprintln!("warning: {warning}");
+    }
     Ok(Prepared { config, opened, loaded })
+}
+
+/// What to tell who asks for another parallelism than the job has.
+fn ignored_parallelism(config: &Config, loaded: &Loaded) -> Option<String> {
+    let (name, has) = (&loaded.name, loaded.topology.parallelism);
+    let asked = config.parallelism.filter(|asked| *asked != has)?;
+    Some(format!(
+        "job {name} has parallelism {has} since it was created; {asked} is ignored: to change it run the script as another job, with --name {name}-2"
+    ))
 }
 
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]

@@ -1,14 +1,13 @@
-//! `weir status` and `weir partials`: what a store holds, from the table's rows.
+//! `weir status`: what a store holds, from the table's rows.
 
 use std::fmt::Write;
 
 use weir_coordinator::jobs;
 use weir_model::decide::{OwnerLiveness, is_given_up};
-use weir_model::{Activity, Head, SegmentKind, ShardKey};
-use weir_state::manifest::{Entries, entries_between};
+use weir_model::head::Owner;
+use weir_model::{Activity, Head, OwnerId};
 
 use super::live::{count, shown_time};
-use super::named;
 use crate::config::Config;
 use crate::job::{self, Loaded};
 use crate::open::{self, Opened};
@@ -55,7 +54,7 @@ fn table(opened: &Opened, loaded: &Loaded, heads: &[Head]) -> Result<String, std
         let state = match (&head.owner, head.activity) {
             (_, Activity::Closed) => "closed".to_owned(),
             _ if given_up => "its workers die: weir run tries again".to_owned(),
-            (None, _) => "free".to_owned(),
+            (None | Some(Owner { id: OwnerId::NOBODY, .. }), _) => "free".to_owned(),
             (Some(owner), _) => match opened.ctx.liveness.of(owner.id) {
                 OwnerLiveness::Alive => "held".to_owned(),
                 OwnerLiveness::Dead => "its holder is gone".to_owned(),
@@ -77,44 +76,4 @@ fn table(opened: &Opened, loaded: &Loaded, heads: &[Head]) -> Result<String, std
         )?;
     }
     Ok(text)
-}
-
-/// Prints the files that hold the partials of open windows: a shard's checkpoint, and the exchange segments it has not folded into one.
-#[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
-pub(super) async fn partials(config: &Config, name: &str) -> anyhow::Result<()> {
-    let (opened, loaded) = named::open(config, name).await?;
-    let root = config.store.strip_prefix("file://").unwrap_or(&config.store);
-    for object in open_partials(&opened, &loaded).await? {
-        println!("{root}/{object}");
-    }
-    Ok(())
-}
-
-async fn open_partials(opened: &Opened, loaded: &Loaded) -> anyhow::Result<Vec<String>> {
-    let mut objects = Vec::new();
-    for stage in loaded.topology.stages.iter().filter(|stage| stage.role == Role::Merge) {
-        for shard in loaded.topology.shards(stage.id) {
-            objects.extend(of_shard(opened, loaded, shard).await?);
-        }
-    }
-    objects.sort();
-    objects.dedup();
-    Ok(objects)
-}
-
-async fn of_shard(opened: &Opened, loaded: &Loaded, shard: ShardKey) -> anyhow::Result<Vec<String>> {
-    let (head, _) = weir_coordinator::claim::read_head(opened.ctx.table.as_ref(), shard).await?;
-    let checkpoint = head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects);
-    let mut objects: Vec<String> = checkpoint.map(|object| object.object.clone()).collect();
-    for from in loaded.topology.upstream_of(shard) {
-        let (upstream, _) = weir_coordinator::claim::read_head(opened.ctx.table.as_ref(), from).await?;
-        let after = head.restart_point(from, false);
-        let Entries::Found(entries) = entries_between(opened.ctx.objects.as_ref(), &upstream, after, upstream.epoch).await?
-        else {
-            anyhow::bail!("the job moved on while it was read: try again");
-        };
-        let exchange = entries.iter().filter_map(|entry| entry.segment(SegmentKind::Exchange));
-        objects.extend(exchange.filter(|segment| segment.rows_for(shard.shard) > 0).map(|segment| segment.object.clone()));
-    }
-    Ok(objects)
 }

@@ -2,22 +2,26 @@
 //!
 //! A slot is served by one thread at a time; which thread or process serves it next makes no difference to the result.
 
+mod collecting;
 mod process;
+mod share;
 mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use weir_coordinator::jobs;
 
-use crate::collector;
+use crate::collector::{self, Search};
 use crate::config::{Config, Invoke};
 use crate::context::Ctx;
 use crate::job::Loaded;
 use crate::stream;
-use crate::worker::{self, Invocation, Left, WorkerError, said_all};
-pub use process::{InvokeRequest, invoke_here};
-use slots::{Slots, Turn};
+use crate::worker::{self, Failure, Invocation, Left, WorkerError, said_all};
+pub use process::serve_invocation;
+use share::FairShare;
+use slots::{LEFT_ALONE_MICROS, Slots, Turn};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +36,6 @@ pub enum Outcome {
 const THREADS_MAX: usize = 64;
 /// Rounds of an invocation in a process of its own.
 const PROCESS_ROUNDS: u32 = 8;
-/// How often the collector passes while the job runs.
-const COLLECT_EVERY: Duration = Duration::from_secs(5);
-/// Commits that make a pass of the collector worth its requests.
-const COLLECT_COMMITS: u64 = 16;
 /// Consecutive failures of a slot after which the run gives up.
 const FAILURES_MAX: u32 = 5;
 
@@ -47,26 +47,36 @@ pub async fn run(ctx: &Ctx, loaded: &Arc<Loaded>, config: &Config) -> Result<Out
     let slots = loaded.topology.slots();
     let threads =
         usize::from(config.parallelism().max(loaded.topology.parallelism)).min(THREADS_MAX) + loaded.plan.pipelines.len();
-    let takes_turns = slots.len() > threads;
+    let served = patient(ctx, slots.len() > threads);
     let slots = Arc::new(Slots::new(slots, threads));
     let mut servers = Vec::new();
     for number in 0..threads.min(slots.len()) {
-        servers.push(spawn_server(number, patient(ctx, takes_turns), Arc::clone(loaded), Arc::clone(&slots), config.clone())?);
+        match spawn_server(number, served.clone(), Arc::clone(loaded), Arc::clone(&slots), config.clone()) {
+            Ok(server) => servers.push(server),
+            // Those that have begun must not go on alone.
+            Err(error) => give_up(ctx, &slots, error),
+        }
     }
-    let collecting = collect_until_done(ctx, loaded, &slots);
-    let collected = collecting.await;
+    if let Err(error) = collecting::until_done(ctx, loaded, &slots).await {
+        // A job that cannot be collected fills its store: it must not run on unseen.
+        give_up(ctx, &slots, error);
+    }
     for server in servers {
         server.await.map_err(|error| WorkerError::Task(error.to_string()))?;
     }
-    if let Some(error) = slots.take_error() {
-        return Err(error);
+    match slots.take_error() {
+        Some(error) => Err(error),
+        None => end(ctx, loaded).await,
     }
-    collected?;
+}
+
+/// Says that the job is finished, if it is, and deletes what nobody needs any more.
+async fn end(ctx: &Ctx, loaded: &Loaded) -> Result<Outcome, WorkerError> {
     if !finished(ctx, loaded).await? {
         return Ok(Outcome::Stopped);
     }
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
-    collector::collect(ctx, loaded, true).await?;
+    collector::collect(ctx, loaded, Search::Orphans).await?;
     stream::release(ctx, loaded).await?;
     Ok(Outcome::Finished)
 }
@@ -93,8 +103,8 @@ fn spawn_server(
     loaded: Arc<Loaded>,
     slots: Arc<Slots>,
     config: Config,
-) -> Result<tokio::sync::oneshot::Receiver<()>, WorkerError> {
-    let (done, ended) = tokio::sync::oneshot::channel();
+) -> Result<oneshot::Receiver<()>, WorkerError> {
+    let (done, ended) = oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let serve = move || {
         let serving = std::panic::AssertUnwindSafe(|| runtime.block_on(serve(&ctx, &loaded, &slots, &config)));
@@ -108,7 +118,7 @@ fn spawn_server(
     Ok(ended)
 }
 
-async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) {
+async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Arc<Slots>, config: &Config) {
     // Each server compiles the plan for itself: its clock functions see its own batches only.
     let own = match crate::job::open(ctx, loaded.job).await {
         Ok(own) => Arc::new(own),
@@ -125,16 +135,24 @@ async fn serve(ctx: &Ctx, loaded: &Arc<Loaded>, slots: &Slots, config: &Config) 
             Turn::Wait => ctx.clock.sleep(Duration::from_millis(10)).await,
             Turn::Serve(index, shards) => {
                 let invocation = Invocation { job: loaded.job, shards, rounds_max: None, run_millis_max: turn };
+                let ctx = sharing(ctx, slots, index);
                 let result = match config.invoke {
-                    Invoke::Thread => worker::run(&invocation, ctx, &own).await,
+                    Invoke::Thread => worker::run(&invocation, &ctx, &own).await,
                     Invoke::Process => {
-                        process::invoke(&Invocation { rounds_max: Some(PROCESS_ROUNDS), ..invocation }, config).await
+                        process::invoke(&Invocation { rounds_max: Some(PROCESS_ROUNDS), ..invocation }, &ctx, config).await
                     }
                 };
-                settle(ctx, slots, index, result).await;
+                settle(&ctx, slots, index, result);
             }
         }
     }
+}
+
+/// The context of one slot's worker: it leaves where another process should have the slot.
+fn sharing(ctx: &Ctx, slots: &Arc<Slots>, index: usize) -> Ctx {
+    let (others, clock) = (Arc::clone(&ctx.liveness), Arc::clone(&ctx.clock));
+    let liveness = Arc::new(FairShare { others, slots: Arc::clone(slots), index, clock });
+    Ctx { liveness, ..ctx.clone() }
 }
 
 /// Ends the run: the others commit what they have and leave, even where their source never ends.
@@ -151,17 +169,18 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// Says when the slot may be served again.
-async fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerError>) {
+fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerError>) {
     let now = ctx.clock.monotonic_micros();
     match result {
         Ok(Left::Done) => slots.done(index),
-        Ok(Left::More) if ctx.liveness.participants() > 1 => slots.again(index, now + 100_000),
-        Ok(Left::More | Left::Fenced) => slots.again(index, now),
+        Ok(Left::More) if ctx.liveness.share_wanted() => slots.again(index, now + LEFT_ALONE_MICROS),
+        Ok(Left::More) => slots.go_on(index, now),
+        Ok(Left::Fenced) => slots.again(index, now),
         Ok(Left::Idle) => slots.again(index, now + 10_000),
         Ok(Left::Held) => slots.again(index, now + 50_000),
         Err(error) => {
             let failures = slots.failed(index);
-            if !is_passing(&error) || failures >= FAILURES_MAX {
+            if error.failure() == Failure::Lasting || failures >= FAILURES_MAX {
                 give_up(ctx, slots, error);
                 return;
             }
@@ -169,48 +188,4 @@ async fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, Wor
             slots.retry(index, now + (100_000 << failures));
         }
     }
-}
-
-/// Whether trying again may help.
-fn is_passing(error: &WorkerError) -> bool {
-    match error {
-        WorkerError::Table(error) => {
-            matches!(error, weir_coordinator::StoreError::Determinate(_) | weir_coordinator::StoreError::Indeterminate(_))
-        }
-        WorkerError::State(error) => matches!(error, weir_state::StateError::Store { .. }),
-        WorkerError::Source(error) => matches!(error, weir_connectors::SourceError::Store { .. }),
-        WorkerError::Task(_) => true,
-        WorkerError::Engine(_)
-        | WorkerError::Options(_)
-        | WorkerError::Job(_)
-        | WorkerError::Arrow(_)
-        | WorkerError::Print(_)
-        | WorkerError::Refused { .. }
-        | WorkerError::Replay { .. }
-        | WorkerError::Kills { .. }
-        | WorkerError::Gone { .. } => false,
-    }
-}
-
-async fn collect_until_done(ctx: &Ctx, loaded: &Loaded, slots: &Slots) -> Result<(), WorkerError> {
-    let mut commits = 0;
-    let mut first = true;
-    let mut last = ctx.clock.monotonic_micros();
-    let every = i64::try_from(COLLECT_EVERY.as_micros()).unwrap_or(i64::MAX);
-    while !slots.finished() && !ctx.stop.requested() {
-        ctx.clock.sleep(Duration::from_millis(20)).await;
-        let now = ctx.clock.monotonic_micros();
-        let made = ctx.progress.commits.get();
-        if now - last < every || made - commits < COLLECT_COMMITS {
-            continue;
-        }
-        (commits, last) = (made, now);
-        match collector::collect(ctx, loaded, first).await {
-            Ok(collected) => tracing::debug!(fallen = collected.fallen, orphans = collected.orphans, "collected"),
-            Err(error) if is_passing(&error) => tracing::warn!(%error, "collector: trying again later"),
-            Err(error) => return Err(error),
-        }
-        first = false;
-    }
-    Ok(())
 }

@@ -11,9 +11,9 @@
 use std::time::Duration;
 
 use weir_coordinator::{Claim, ClaimOutcome};
-use weir_model::decide::{is_given_up, lease_factor, said_all};
+use weir_model::decide::{ClaimDecision, OwnerLiveness, decide_claim, is_given_up, lease_factor, said_all};
 use weir_model::head::Owner;
-use weir_model::{Generation, ShardKey};
+use weir_model::{Generation, Head, ShardKey};
 
 use super::{Invocation, WorkerError, publisher};
 use crate::context::Ctx;
@@ -57,7 +57,8 @@ pub(super) async fn claim_all(ctx: &Ctx, loaded: &Loaded, shards: &[ShardKey]) -
                 claimed.claims.push(*claim);
             }
             Ok(Claiming::Closed) => claimed.closed += 1,
-            Ok(Claiming::NotNow) => {}
+            // Everybody asks in one order: two that come at once do not end up with a part each.
+            Ok(Claiming::NotNow) => break,
             Err(error) => {
                 leave_after_failure(ctx, claimed.claims).await;
                 return Err(error);
@@ -67,14 +68,14 @@ pub(super) async fn claim_all(ctx: &Ctx, loaded: &Loaded, shards: &[ShardKey]) -
     Ok(claimed)
 }
 
-enum Claiming {
+/// What came of asking for a shard.
+pub(super) enum Claiming {
     Claimed(Box<Claim>),
     Closed,
     NotNow,
 }
 
 async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, WorkerError> {
-    let stage = loaded.topology.stage(shard.stage);
     let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?;
     if said_all(&head) {
         return Ok(Claiming::Closed);
@@ -83,20 +84,32 @@ async fn claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Claiming, 
     if head.claims_since_commit >= ctx.tuning.vanished_max && is_given_up(&head, now) {
         return Err(WorkerError::Kills { shard, workers: head.claims_since_commit });
     }
-    if stage.role == Role::Publish {
-        publisher::before_claim(ctx, loaded, shard, &head)?;
-    }
     let claimant = owner(ctx, head.claims_since_commit);
+    if loaded.topology.stage(shard.stage).role == Role::Publish {
+        return publisher::claim(ctx, loaded, &head, &claimant).await;
+    }
     let outcome = weir_coordinator::claim(ctx.table.as_ref(), shard, &claimant, now, |id| ctx.liveness.of(id));
     Ok(match outcome.await? {
-        // Another claim came between: this generation has no staging folder, and must not make one any more.
-        ClaimOutcome::Claimed(claim) if stage.role == Role::Publish && claim.head.generation != head.generation.next() => {
-            hand_on(ctx, vec![*claim]).await?;
+        ClaimOutcome::Claimed(claim) => Claiming::Claimed(claim),
+        ClaimOutcome::Held { .. } | ClaimOutcome::Lost => {
+            // Whoever serves it counts them.
+            ctx.progress.open_panes.forget(shard);
             Claiming::NotNow
         }
-        ClaimOutcome::Claimed(claim) => Claiming::Claimed(claim),
-        ClaimOutcome::Held { .. } | ClaimOutcome::Lost => Claiming::NotNow,
     })
+}
+
+/// Whether somebody else holds the first of `shards`, and with it the rest: then an invocation would find nothing to do.
+pub(crate) async fn is_held(ctx: &Ctx, shards: &[ShardKey]) -> Result<bool, WorkerError> {
+    let Some(first) = shards.first() else { return Ok(false) };
+    let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), *first).await?;
+    Ok(!said_all(&head) && is_held_now(ctx, &head, &owner(ctx, head.claims_since_commit)))
+}
+
+/// Whether a claim of the shard would be refused, as far as `head` knows.
+pub(super) fn is_held_now(ctx: &Ctx, head: &Head, claimant: &Owner) -> bool {
+    let hint = head.owner.as_ref().map_or(OwnerLiveness::Unknown, |holder| ctx.liveness.of(holder.id));
+    matches!(decide_claim(head, claimant, ctx.clock.now_micros(), hint), ClaimDecision::Held { .. })
 }
 
 /// This process, with a lease from now on; holders that vanished before it double it.

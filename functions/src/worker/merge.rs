@@ -61,6 +61,7 @@ impl MergeShard {
         for input in &mut upstream {
             input.learn(ctx).await?;
         }
+        ctx.progress.open_panes.set(head.shard, operator.open_panes() as u64);
         Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), pending })
     }
 
@@ -114,6 +115,7 @@ impl MergeShard {
         let late_rows: u64 = late.iter().map(|rows| rows.num_rows() as u64).sum();
         ctx.progress.results.add(results);
         ctx.progress.late.add(late_rows);
+        ctx.progress.open_panes.set(self.head.shard, self.operator.open_panes() as u64);
         self.pending.add(bytes_in, executed - began, now_micros);
         let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, now_micros, &inputs).await?;
         // Named by its entry too, so that the collector finds it once a newer one has taken its place.

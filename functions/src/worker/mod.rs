@@ -13,6 +13,7 @@ mod checkpoint;
 mod claiming;
 mod committer;
 mod edge;
+mod failure;
 mod lane;
 mod learn;
 mod merge;
@@ -34,7 +35,9 @@ use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
 use crate::topology::Role;
 pub use builds::Builds;
+pub(crate) use claiming::is_held;
 use committer::Committer;
+pub use failure::Failure;
 use lane::LaneShard;
 use merge::MergeShard;
 use publisher::PublisherShard;
@@ -119,6 +122,14 @@ pub enum WorkerError {
     /// A background task died.
     #[error("a background task ended: {0}")]
     Task(String),
+    /// An invocation in a process of its own failed there.
+    #[error("{message}")]
+    Elsewhere {
+        /// What the process said.
+        message: String,
+        /// Whether trying again may help.
+        failure: Failure,
+    },
 }
 
 /// State that an invocation leaves for the next of the same process (C2).
@@ -300,7 +311,7 @@ impl Worker {
             let served = now - began;
             let share = i64::try_from(ctx.tuning.share_after.as_micros()).unwrap_or(i64::MAX);
             let asks = served >= share && served - asked >= SHARE_ASKED_EVERY_MICROS;
-            let wanted = asks && (!complete || ctx.liveness.participants() > 1);
+            let wanted = asks && (!complete || ctx.liveness.share_wanted());
             asked = if asks { served } else { asked };
             let out_of_time = now >= ctx.tuning.leave_at_micros || wanted;
             if ctx.stop.requested() || out_of_time || invocation.rounds_max.is_some_and(|max| rounds >= max) {

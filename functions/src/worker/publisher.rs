@@ -12,11 +12,13 @@ use datafusion::arrow::array::RecordBatch;
 use weir_connectors::encode;
 use weir_connectors::files::Format;
 use weir_connectors::sink::{Step, StepOutcome};
-use weir_model::head::{InputState, PendingPublish, PublishState};
+use weir_coordinator::ClaimOutcome;
+use weir_model::head::{InputState, Owner, PendingPublish, PublishState};
 use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 use weir_state::manifest::{Entries, entries_between};
 
 use super::WorkerError;
+use super::claiming::{Claiming, hand_on, is_held_now};
 use super::learn::{Unread, Upstream, rows_of};
 use super::round::{Batch, Published, Round};
 use crate::connect::Target;
@@ -44,12 +46,29 @@ fn open(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Target, WorkerErr
     })
 }
 
-/// Makes the staging folder of the generation about to be claimed: a zombie never makes one, so it must be there before.
-pub(super) fn before_claim(ctx: &Ctx, loaded: &Loaded, shard: ShardKey, head: &Head) -> Result<(), WorkerError> {
-    match open(ctx, loaded, shard)? {
-        Target::Files(target) => Ok(target.prepare(head.generation.next())?),
-        Target::Print => Ok(()),
+/// Claims a publisher. The staging folder of its generation is made before: a zombie never makes one (see the file sink); and only if the
+/// shard is free as far as `head` knows, so that whoever waits for a living holder makes none.
+pub(super) async fn claim(ctx: &Ctx, loaded: &Loaded, head: &Head, claimant: &Owner) -> Result<Claiming, WorkerError> {
+    if is_held_now(ctx, head, claimant) {
+        return Ok(Claiming::NotNow);
     }
+    let hint = |id| ctx.liveness.of(id);
+    let generation = head.generation.next();
+    let target = open(ctx, loaded, head.shard)?;
+    if let Target::Files(target) = &target {
+        target.prepare(generation)?;
+    }
+    match weir_coordinator::claim(ctx.table.as_ref(), head.shard, claimant, ctx.clock.now_micros(), hint).await? {
+        ClaimOutcome::Claimed(claim) if claim.head.generation == generation => return Ok(Claiming::Claimed(claim)),
+        // Another claim came between: this generation has no staging folder, and must not make one any more.
+        ClaimOutcome::Claimed(claim) => hand_on(ctx, vec![*claim]).await?,
+        ClaimOutcome::Held { .. } | ClaimOutcome::Lost => {}
+    }
+    // The folder bears this owner's name: no other claimant loses it.
+    if let Target::Files(target) = &target {
+        target.leave(generation);
+    }
+    Ok(Claiming::NotNow)
 }
 
 impl PublisherShard {

@@ -134,10 +134,10 @@ async fn rows_that_stay_are_no_orphans_when_their_manifests_are_gone() {
     head.generation = Generation(2);
     let left = all(&store).await;
     let named = collect_below(&store, std::slice::from_ref(&head), &row).await.unwrap().named;
-    assert_eq!(orphans(&store, JOB, std::slice::from_ref(&head), &named).await.unwrap(), Vec::<String>::new());
+    assert_eq!(orphans(&store, JOB, std::slice::from_ref(&head), &named).await.unwrap(), Unnamed::default());
     assert_eq!(all(&store).await, left);
     head.kept = None;
-    assert_eq!(orphans(&store, JOB, &[head], &named).await.unwrap().len(), 3, "both rows and their list");
+    assert_eq!(orphans(&store, JOB, &[head], &named).await.unwrap().lost.len(), 3, "both rows and their list");
 }
 
 #[tokio::test]
@@ -158,10 +158,18 @@ async fn an_orphan_goes_only_when_its_maker_can_no_longer_commit_it() {
         put(&store, name, "x".into()).await.unwrap();
     }
     let named = [named_by(&store, &head, Epoch(0), Past::Free).await.unwrap()];
-    let mut found = orphans(&store, JOB, &[head], &named).await.unwrap();
-    found.sort();
-    assert_eq!(found, [unread_manifest, old_checkpoint]);
-    assert!(orphans(&store, JOB, &[], &named).await.unwrap().is_empty(), "a pinned shard's head is not given");
+    let mut found = orphans(&store, JOB, std::slice::from_ref(&head), &named).await.unwrap();
+    found.lost.sort();
+    assert_eq!(found.lost, [unread_manifest, old_checkpoint]);
+    let pinned = orphans(&store, JOB, &[], &named).await.unwrap();
+    assert_eq!(pinned, Unnamed::default(), "a pinned shard's head is not given");
+
+    assert!(!found.unfinished.is_empty() && found.unfinished.iter().all(|(at, _)| *at == shard(0)), "{found:?}");
+    // Claimed, and judged again.
+    head.generation = head.generation.next();
+    let candidates: Vec<String> = found.unfinished.into_iter().map(|(_, object)| object).collect();
+    let judged = judge(&store, &[head], &named, candidates.clone()).await.unwrap();
+    assert_eq!(judged, Unnamed { lost: candidates, unfinished: Vec::new() });
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Requests of a stretch of time, as quantities that have a price.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cost::Usage;
 use crate::open::Opened;
@@ -24,18 +23,17 @@ pub(super) struct Counts {
 impl Counts {
     /// Since the process opened them.
     pub(super) fn of(opened: &Opened) -> Self {
-        let objects = opened.objects.counts();
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed) as f64;
+        let (objects, table) = (opened.object_requests(), opened.table_requests());
         Self {
             puts: objects.puts as f64,
             gets: objects.gets as f64,
             lists: objects.lists as f64,
             deletes: objects.deletes as f64,
             bytes_put: objects.bytes_put as f64,
-            table_reads: count(&opened.table.reads),
-            transactions: count(&opened.table.transactions),
-            write_units: count(&opened.table.write_units),
-            read_units: count(&opened.table.read_units),
+            table_reads: table.reads as f64,
+            transactions: table.transactions as f64,
+            write_units: table.write_units as f64,
+            read_units: table.read_units as f64,
             stream_reads: opened.ctx.table.feed_reads() as f64,
         }
     }
