@@ -1,11 +1,16 @@
 //! Real processes under SIGKILL: nothing is lost, nothing is counted twice, and others take over at once.
 
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Case, assert_same, hot_songs_batch, sink_rows};
+use weir_model::{CommitEntry, Head, OwnerId};
+
+use crate::support::{Case, assert_same, hot_songs, hot_songs_batch, sink_rows, write_plays_of};
+use crate::watched::{Watched, owners, until};
 
 const KILLS: u32 = 36;
+const SEED: u64 = 11;
 
 /// Waits until the process ends or the time is over; returns whether it ended.
 pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
@@ -42,17 +47,52 @@ async fn a_job_killed_over_and_over_gives_the_batch_result() {
     assert_same("after kills", &sink_rows(&case.output()).await, &hot_songs_batch(&case.input()).await);
 }
 
+/// Plays of the example, as many each second as leaves time to share and to kill.
+fn paced(rows: u64) -> String {
+    hot_songs(Path::new("plays"), Path::new("${folder}/hot")).replace(
+        "'connector' = 'filesystem', 'path' = 'plays', 'format' = 'json'",
+        &format!("'connector' = 'plays', 'seed' = '{SEED}', 'number-of-rows' = '{rows}', 'rows-per-second' = '20000'"),
+    )
+}
+
+/// Heads that `owner` holds.
+fn held_by(heads: &[Head], owner: OwnerId) -> Vec<Head> {
+    heads.iter().filter(|head| head.owner.as_ref().is_some_and(|holder| holder.id == owner)).cloned().collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_takes_over_when_the_first_is_killed() {
-    let case = Case::new(1_000_000, 1);
-    let arguments = ["--parallelism", "2", "--commit-interval", "20ms", "--quiet"];
-    let mut first = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-    let mut second = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-    ended_within(&mut first, Duration::from_millis(400)).await;
-    first.kill().expect("SIGKILL");
-    first.wait().expect("it is dead");
-    let began = Instant::now();
-    assert!(ended_within(&mut second, Duration::from_secs(120)).await, "the survivor did not finish");
-    println!("the survivor finished {:?} after the kill", began.elapsed());
-    assert_same("after take-over", &sink_rows(&case.output()).await, &hot_songs_batch(&case.input()).await);
+async fn a_second_process_shares_the_work_and_takes_over_when_the_first_is_killed() {
+    let rows = 160_000;
+    let job = Watched::new(&paced(rows), 2);
+    let mut first = job.start(&["--quiet"]);
+    let table = job.table().await;
+    let all_held =
+        |heads: &[Head]| (owners(heads).len() == 1 && heads.iter().all(|head| head.owner.is_some())).then(|| owners(heads)[0]);
+    let dying = table.until("the first process holds every shard", all_held).await;
+    let mut second = job.start(&["--quiet"]);
+    let shared = |heads: &[Head]| {
+        let others = owners(heads).into_iter().any(|owner| owner != dying);
+        let kept = held_by(heads, dying);
+        (others && !kept.is_empty()).then_some(kept)
+    };
+    let lost = table.until("both hold shards", shared).await;
+    assert!(lost.len() < table.shards.len());
+    first.kill();
+    let killed = Instant::now();
+    let taken_over = |heads: &[Head]| {
+        let heir = |head: &Head| head.recent.back().is_some_and(|entry| is_newer(&lost, head, entry));
+        heads.iter().any(heir).then_some(())
+    };
+    table.until("a commit of a shard that the dead process held", taken_over).await;
+    println!("{} shards lost, the first commit of one {:?} after the kill", lost.len(), killed.elapsed());
+    until("the survivor's end", || (!second.is_running()).then_some(()));
+    assert!(second.ended_well(), "{}", job.said());
+    let input = job.path("plays");
+    write_plays_of(SEED, &input, rows, 1, 4_000);
+    assert_same("after take-over", &sink_rows(&job.path("hot")).await, &hot_songs_batch(&input).await);
+}
+
+/// Whether `entry` was committed by a later generation than the one that was killed.
+fn is_newer(lost: &[Head], head: &Head, entry: &CommitEntry) -> bool {
+    lost.iter().any(|before| before.shard == head.shard && entry.generation > before.generation)
 }

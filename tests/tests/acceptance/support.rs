@@ -16,8 +16,13 @@ pub(crate) type Bag = BTreeMap<String, usize>;
 
 /// Writes `rows` plays into `files` NDJSON files of a folder.
 pub(crate) fn write_plays(folder: &Path, rows: u64, files: u64, disorder_millis: u64) {
+    write_plays_of(7, folder, rows, files, disorder_millis);
+}
+
+/// As [`write_plays`], of another seed.
+pub(crate) fn write_plays_of(seed: u64, folder: &Path, rows: u64, files: u64, disorder_millis: u64) {
     std::fs::create_dir_all(folder).expect("the folder can be made");
-    let plays = Plays::new(7, disorder_millis);
+    let plays = Plays::new(seed, disorder_millis);
     let schema = Plays::schema();
     for file in 0..files {
         let range = rows * file / files..rows * (file + 1) / files;

@@ -1,6 +1,5 @@
 //! Requests of a stretch of time, as quantities that have a price.
 
-
 use crate::cost::Usage;
 use crate::open::Opened;
 

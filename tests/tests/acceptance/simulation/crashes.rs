@@ -113,7 +113,7 @@ async fn whole_life(ctx: &Ctx, world: &World) -> Arc<Loaded> {
         }
     }
     weir_coordinator::jobs::finish(ctx.table.as_ref(), loaded.job).await.expect("finished");
-    collector::collect(ctx, &loaded, true).await.expect("collected");
+    collector::collect(ctx, &loaded, Search::Orphans).await.expect("collected");
     loaded
 }
 

@@ -15,7 +15,7 @@ mod crashes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weir_functions::collector;
+use weir_functions::collector::{self, Search};
 use weir_functions::context::Ctx;
 use weir_functions::job::{self, Loaded};
 use weir_functions::worker::{self, Invocation, Left, WorkerError};
@@ -64,14 +64,14 @@ async fn live(
             Invocation { job: loaded.job, shards: slots[slot].clone(), rounds_max: Some(rounds), run_millis_max: None };
         let ctx = processes[number].clone();
         let dies_after = (kills == Kills::AtAnyAwait && dice.below(4) == 0).then(|| dice.below(240));
-        let collects = (dice.below(6) == 0).then(|| dice.below(2) == 0);
+        let collects = (dice.below(6) == 0).then(|| if dice.below(2) == 0 { Search::Orphans } else { Search::Fallen });
         let reads = kills == Kills::AtAnyAwait && dice.below(5) == 0;
         let beside = processes[(number + 1) % 3].clone();
         tokio::join!(
             serve(&invocation, &ctx, &loaded, dies_after),
             async {
-                if let Some(orphans) = collects {
-                    only_injected(collector::collect(&beside, &loaded, orphans).await);
+                if let Some(search) = collects {
+                    only_injected(collector::collect(&beside, &loaded, search).await);
                 }
             },
             async {
