@@ -54,7 +54,8 @@ async fn largest(job: &Watched, table: &Table, passes: usize, commits: u64) -> (
 }
 
 async fn stays_bounded(invoke: &str) {
-    let job = Watched::new(&endless_windows(OUT), 2);
+    // A shard keeps what it read since its last checkpoint, 64 of its commits ago: with short windows that is soon.
+    let job = Watched::new(&endless_windows(1, OUT), 2);
     let mut process = job.start(&["--quiet", "--invoke", invoke]);
     let table = job.table().await;
     let (_, before) = largest(&job, &table, PASSES_BEFORE, 0).await;
@@ -138,7 +139,7 @@ impl Here {
 async fn a_commit_costs_at_most_two_puts_and_two_writes() {
     let folder = tempfile::tempdir().expect("a folder");
     let sink = format!("'connector' = 'filesystem', 'path' = '{}', 'format' = 'csv'", folder.path().join("out").display());
-    let job = Here::new("memory:", &endless_windows(&sink)).await;
+    let job = Here::new("memory:", &endless_windows(10, &sink)).await;
     let (objects, table) = (job.opened.object_requests(), job.opened.table_requests());
     let run = job.start();
     // Long enough for the collector to pass too.
@@ -332,7 +333,7 @@ async fn the_pin_of_somebody_who_died_while_looking_is_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_cannot_be_collected_ends_and_says_why() {
-    let job = Here::new("memory:", &endless_windows("'connector' = 'blackhole'")).await;
+    let job = Here::new("memory:", &endless_windows(10, "'connector' = 'blackhole'")).await;
     let write = Write::Put { key: keys::retention(job.loaded.job), condition: Condition::Exists, body: "nonsense".into() };
     assert_eq!(job.opened.ctx.table.transact(vec![write]).await.expect("written"), TransactOutcome::Applied);
     let error = job.start().await.expect("no panic").expect_err("its store would grow for ever").to_string();
@@ -342,7 +343,7 @@ async fn a_job_that_cannot_be_collected_ends_and_says_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_open_windows_can_be_read_while_the_job_deletes_what_it_no_longer_needs() {
-    let job = Watched::new(&endless_windows("'connector' = 'blackhole'"), 2);
+    let job = Watched::new(&endless_windows(10, "'connector' = 'blackhole'"), 2);
     let mut process = job.start(&["--quiet"]);
     let table = job.table().await;
     let (mut copied, first) = (0, floors(&table).await);

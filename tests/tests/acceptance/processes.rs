@@ -11,7 +11,7 @@ fn registered(job: &Watched) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn ctrl_c_in_a_terminal_lets_every_invocation_commit_and_leave() {
     let out = "'connector' = 'filesystem', 'path' = '${folder}/out', 'format' = 'csv'";
-    let job = Watched::new(&endless_windows(out), 2);
+    let job = Watched::new(&endless_windows(10, out), 2);
     let mut process = job.start(&["--quiet", "--invoke", "process"]);
     let table = job.table().await;
     table.until_commits(50).await;
@@ -26,7 +26,7 @@ async fn ctrl_c_in_a_terminal_lets_every_invocation_commit_and_leave() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn invocations_leave_when_their_caller_is_killed() {
-    let job = Watched::new(&endless_windows("'connector' = 'blackhole'"), 2);
+    let job = Watched::new(&endless_windows(10, "'connector' = 'blackhole'"), 2);
     let mut process = job.start(&["--quiet", "--invoke", "process"]);
     let table = job.table().await;
     table.until_commits(50).await;

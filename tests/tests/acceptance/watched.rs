@@ -15,14 +15,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 /// How often it is looked for what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Plays for ever, counted in windows of ten seconds of event time: two windows end each second.
-pub(crate) fn endless_windows(sink: &str) -> String {
+/// Plays for ever, twenty seconds of event time each second, counted in windows of so many seconds of it.
+pub(crate) fn endless_windows(window_seconds: u32, sink: &str) -> String {
     format!(
         "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime)
            WITH ('connector' = 'plays', 'rows-per-second' = '20000', 'disorder-ms' = '0');
          CREATE TABLE hot (window_start TIMESTAMP(3), song_id BIGINT, plays BIGINT, score DOUBLE) WITH ({sink});
          INSERT INTO hot SELECT window_start, song_id, count(*), sum(play_score)
-         FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, song_id;"
+         FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '{window_seconds}' SECOND)) GROUP BY window_start, window_end, song_id;"
     )
 }
 
