@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use weir_functions::collector;
+use weir_functions::collector::{self, Search};
 use weir_functions::context::Ctx;
 use weir_functions::job::{self, Loaded};
 use weir_functions::worker::{self, Invocation};
@@ -107,7 +107,8 @@ async fn whole_life(ctx: &Ctx, world: &World) -> Arc<Loaded> {
             let invocation = Invocation { job: loaded.job, shards, rounds_max: Some(2 + turn % 5), run_millis_max: None };
             let _left = worker::run(&invocation, ctx, &loaded).await.expect("nothing fails but by being killed");
         }
-        collector::collect(ctx, &loaded, turn % 3 == 0).await.expect("collected");
+        let search = if turn % 3 == 0 { Search::Orphans } else { Search::Fallen };
+        collector::collect(ctx, &loaded, search).await.expect("collected");
         if world.done(&loaded).await {
             break;
         }
