@@ -6,15 +6,24 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::ipc::writer::StreamWriter;
+use weir_connectors::encode;
+use weir_connectors::files::Format;
+use weir_connectors::generate::{Generator as _, Plays};
+
 use crate::killing::ended_within;
+use crate::real_parts::{RealCase, variable};
 use crate::support::{Case, assert_ok, assert_same, hot_songs_batch, sink_rows, text, weir};
 
 const KILLS: u32 = 20;
 
 /// A case whose job reads the stream `plays`.
-struct HttpCase {
-    case: Case,
-    port: u16,
+pub(crate) struct HttpCase {
+    pub(crate) case: Case,
+    pub(crate) port: u16,
+    /// Where everything is, as variables.
+    pub(crate) environment: Vec<(&'static str, String)>,
 }
 
 /// Makes a case's job read the stream `plays` instead of its files.
@@ -26,29 +35,47 @@ pub(crate) fn read_by_http(case: &Case) {
 }
 
 impl HttpCase {
+    /// In a folder, with the table beside.
     fn new(rows: u64, files: u64) -> Self {
         let case = Case::new(rows, files);
+        let store = format!("file://{}", case.path("store").display());
+        Self::of(case, vec![("WEIR_STORE", store)])
+    }
+
+    /// In MinIO and DynamoDB Local.
+    pub(crate) fn on_real_parts(rows: u64) -> Self {
+        let real = RealCase::new(rows);
+        let endpoints = [
+            ("AWS_ENDPOINT_URL_S3", variable("WEIR_TEST_S3_ENDPOINT")),
+            ("AWS_ENDPOINT_URL_DYNAMODB", variable("WEIR_TEST_DYNAMODB_ENDPOINT")),
+        ];
+        let places = real.places().into_iter().chain(endpoints).collect();
+        Self::of(real.case, places)
+    }
+
+    fn of(case: Case, environment: Vec<(&'static str, String)>) -> Self {
         read_by_http(&case);
         // Nobody else takes it before the server does.
         let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
-        Self { case, port }
+        Self { case, port, environment }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn weir(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn weir(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(weir());
-        command.args(arguments).current_dir(self.case.folder.path());
-        command.env("WEIR_STORE", format!("file://{}", self.case.path("store").display())).env("WEIR_SERVER", self.url());
+        command.args(arguments).current_dir(self.case.folder.path()).env("WEIR_SERVER", self.url());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
     /// A server that listens.
-    fn serve(&self) -> Server {
+    pub(crate) fn serve(&self, more: &[&str]) -> Server {
         let mut child = self
             .weir(&["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -60,34 +87,34 @@ impl HttpCase {
         Server { child, _output: output }
     }
 
-    fn run(&self, more: &[&str]) -> Child {
-        let mut run = self.case.run(&["--commit-interval", "50ms", "--quiet"]);
+    pub(crate) fn run(&self, more: &[&str]) -> Child {
+        let mut run = self.weir(&["run", "job.sql", "--commit-interval", "50ms", "--quiet"]);
         run.args(more).stderr(Stdio::null()).spawn().expect("weir starts")
     }
 
-    fn file(&self, number: u64) -> PathBuf {
+    pub(crate) fn file(&self, number: u64) -> PathBuf {
         self.case.input().join(format!("{number:03}.json"))
     }
 
-    async fn assert_equals_batch(&self, what: &str) {
+    pub(crate) async fn assert_equals_batch(&self, what: &str) {
         assert_same(what, &sink_rows(&self.case.output()).await, &hot_songs_batch(&self.case.input()).await);
     }
 }
 
 /// A server's process; it ends with the test.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     _output: BufReader<ChildStdout>,
 }
 
 impl Server {
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("SIGKILL");
         self.child.wait().expect("it is dead");
     }
 
     /// Asks it to stop.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill starts").success());
         assert!(self.child.wait().expect("it ends").success(), "a server that is asked to stop ends well");
@@ -102,9 +129,9 @@ impl Drop for Server {
 }
 
 /// One request at a time, so that the rows keep the order of their file.
-const IN_ORDER: [&str; 5] = ["--parallel", "1", "--chunk", "64KiB", "--quiet"];
+pub(crate) const IN_ORDER: [&str; 5] = ["--parallel", "1", "--chunk", "64KiB", "--quiet"];
 
-async fn ends(child: &mut Child, what: &str) {
+pub(crate) async fn ends(child: &mut Child, what: &str) {
     if !ended_within(child, Duration::from_secs(120)).await {
         child.kill().expect("SIGKILL");
         panic!("{what} does not end");
@@ -115,7 +142,7 @@ async fn ends(child: &mut Child, what: &str) {
 async fn rows_sent_by_http_give_the_batch_result() {
     let case = HttpCase::new(300_000, 3);
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
-    let server = case.serve();
+    let server = case.serve(&[]);
     // Before the job is there: it reads what was sent from the beginning.
     for number in 0..2 {
         let mut ingest = case.weir(&["ingest", "plays"]);
@@ -138,7 +165,7 @@ async fn rows_sent_by_http_give_the_batch_result() {
 async fn server_and_job_killed_over_and_over_count_each_row_once() {
     let case = HttpCase::new(1_000_000, 1);
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
-    let (mut server, mut job) = (case.serve(), case.run(&["--parallelism", "2"]));
+    let (mut server, mut job) = (case.serve(&[]), case.run(&["--parallelism", "2"]));
     let mut ingest = case.weir(&["ingest", "plays"]).arg(case.file(0)).args(IN_ORDER).spawn().expect("weir starts");
     let mut kills = 0;
     for attempt in 0_u64.. {
@@ -153,7 +180,7 @@ async fn server_and_job_killed_over_and_over_count_each_row_once() {
             job.wait().expect("it is dead");
             job = case.run(&["--parallelism", "2"]);
         }
-        server = case.serve();
+        server = case.serve(&[]);
         kills += 1;
     }
     assert!(kills >= 10, "only {kills} kills before all rows were sent: give it more rows");
@@ -167,7 +194,7 @@ async fn server_and_job_killed_over_and_over_count_each_row_once() {
 async fn a_run_that_was_cut_goes_on_where_it_stopped() {
     let case = HttpCase::new(200_000, 1);
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
-    let server = case.serve();
+    let server = case.serve(&[]);
     let arguments = ["ingest", "plays", "--resume", "night-7", "--chunk", "64KiB"];
     let mut cut = case.weir(&arguments).arg(case.file(0)).arg("--quiet").spawn().expect("weir starts");
     let _ended = ended_within(&mut cut, Duration::from_millis(120)).await;
@@ -178,6 +205,65 @@ async fn a_run_that_was_cut_goes_on_where_it_stopped() {
     assert!(text(&resumed.stdout).contains("plays: 200,000 rows"), "{}", text(&resumed.stdout));
     let listed = text(&case.weir(&["stream", "list"]).output().expect("weir starts").stdout);
     assert!(listed.contains("200,000 rows"), "{listed}");
+    server.stop();
+}
+
+/// Writes the plays of `case` as one file of `extension`.
+fn plays_as(case: &HttpCase, rows: u64, extension: &str) -> PathBuf {
+    let schema = Plays::schema();
+    let batch = Plays::new(7, 4_000).rows(0..rows, &[], &schema).expect("plays are made");
+    let bytes = match extension {
+        "csv" => encode::encode(Format::Csv, &schema, &[batch]).expect("plays are encoded"),
+        "parquet" => encode::encode(Format::Parquet, &schema, &[batch]).expect("plays are encoded"),
+        _ => arrow_stream(&batch),
+    };
+    let file = case.case.path(&format!("plays.{extension}"));
+    std::fs::write(&file, bytes).expect("the file can be written");
+    file
+}
+
+/// As an Arrow IPC stream.
+fn arrow_stream(batch: &RecordBatch) -> Vec<u8> {
+    let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref()).expect("a stream begins");
+    for start in (0..batch.num_rows()).step_by(10_000) {
+        writer.write(&batch.slice(start, 10_000.min(batch.num_rows() - start))).expect("rows are written");
+    }
+    writer.into_inner().expect("the stream ends")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_each_format_sent_by_weir_ingest_give_the_batch_result() {
+    const ROWS: u64 = 50_000;
+    for extension in ["csv", "parquet", "arrow"] {
+        let case = HttpCase::new(ROWS, 1);
+        assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
+        let (server, mut job) = (case.serve(&[]), case.run(&["--parallelism", "2"]));
+        let file = plays_as(&case, ROWS, extension);
+        let sent = case.weir(&["ingest", "plays"]).arg(&file).args(&IN_ORDER[..4]).output().expect("weir starts");
+        assert_ok(&sent);
+        assert!(text(&sent.stdout).contains("plays: 50,000 rows"), "{extension}: {}", text(&sent.stdout));
+        assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
+        ends(&mut job, "the job").await;
+        server.stop();
+        case.assert_equals_batch(extension).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_token_opens_no_server_and_a_right_one_lets_rows_in() {
+    let case = HttpCase::new(100, 1);
+    assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
+    for arguments in [&["serve", "--listen", "127.0.0.1:0"][..], &["ingest", "plays", "plays/000.json"]] {
+        let refused = case.weir(arguments).env("WEIR_TOKEN", "").output().expect("weir starts");
+        assert!(!refused.status.success() && text(&refused.stderr).contains("token is empty"), "{}", text(&refused.stderr));
+    }
+    std::fs::write(case.case.path("token"), "secret\n").expect("the token can be written");
+    let server = case.serve(&["--token-file", "token"]);
+    let send =
+        |token: &str| case.weir(&["ingest", "plays", "plays/000.json"]).env("WEIR_TOKEN", token).output().expect("weir starts");
+    let other = send("other");
+    assert!(!other.status.success() && text(&other.stderr).contains("401"), "{}", text(&other.stderr));
+    assert_ok(&send("secret"));
     server.stop();
 }
 
@@ -207,7 +293,7 @@ async fn what_a_client_does_wrong_is_told_with_its_place() {
     let exposed = case.weir(&["serve", "--listen", "0.0.0.0:0"]).output().expect("weir starts");
     assert!(said(exposed).contains("WEIR_TOKEN"));
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
-    let server = case.serve();
+    let server = case.serve(&[]);
     let taken = case.weir(&["serve", "--listen", &format!("127.0.0.1:{}", case.port)]).output().expect("weir starts");
     assert!(said(taken).contains("--listen"));
     let bad = case.case.path("bad.json");

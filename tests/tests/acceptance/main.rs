@@ -13,6 +13,7 @@ mod equality;
 mod following;
 mod foreign;
 mod ingest;
+mod ingest_real;
 mod killing;
 mod lambda;
 mod network;

@@ -1,9 +1,10 @@
-//! A network between Weir and a store that cuts, delays and drops: what the store heard and what Weir heard are drawn apart.
+//! A network between Weir and a store that cuts, delays and drops: what the store heard and what Weir heard are drawn apart; or one
+//! that only lets nothing more be stored for a while.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// What happens to one request.
@@ -34,41 +35,71 @@ fn fate(drawn: u64) -> Fate {
 /// A bad network to one store.
 pub(crate) struct Network {
     pub(crate) endpoint: String,
-    requests: Arc<AtomicU64>,
-    spoilt: Arc<AtomicU64>,
+    state: Arc<State>,
+}
+
+/// How a network stands.
+struct State {
+    /// Host and port of the store.
+    upstream: String,
+    /// `None`: every request passes.
+    seed: Option<u64>,
+    /// Whether the store has no room left.
+    full: AtomicBool,
+    requests: AtomicU64,
+    spoilt: AtomicU64,
 }
 
 impl Network {
     /// Starts a network to the store at `upstream`; the same `seed` draws the same fates, in the order in which requests come.
     pub(crate) fn start(upstream: &str, seed: u64) -> Self {
-        let upstream = upstream.trim_start_matches("http://").trim_end_matches('/').to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("its number"));
-        let (requests, spoilt) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let counters = (Arc::clone(&requests), Arc::clone(&spoilt));
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (upstream, (requests, spoilt)) = (upstream.clone(), counters.clone());
-                // A connection that breaks is what this is about.
-                std::thread::spawn(move || drop(serve(client, &upstream, seed, &requests, &spoilt)));
-            }
-        });
-        Self { endpoint, requests, spoilt }
+        Self::begin(upstream, Some(seed))
     }
 
-    /// Requests, and how many of them were lost, cut or left without an answer.
+    /// Starts a network that loses nothing.
+    pub(crate) fn clear(upstream: &str) -> Self {
+        Self::begin(upstream, None)
+    }
+
+    fn begin(upstream: &str, seed: Option<u64>) -> Self {
+        let upstream = upstream.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let (full, requests, spoilt) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        let state = Arc::new(State { upstream, seed, full, requests, spoilt });
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("its number"));
+        let of_clients = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let state = Arc::clone(&of_clients);
+                // A connection that breaks is what this is about.
+                std::thread::spawn(move || drop(serve(client, &state)));
+            }
+        });
+        Self { endpoint, state }
+    }
+
+    /// Requests, and how many of them were lost, cut, left without an answer or refused.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        (self.requests.load(Ordering::Relaxed), self.spoilt.load(Ordering::Relaxed))
+        (self.state.requests.load(Ordering::Relaxed), self.state.spoilt.load(Ordering::Relaxed))
+    }
+
+    /// From now on the store answers as MinIO does whose disk is full, or no longer.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.state.full.store(full, Ordering::Relaxed);
     }
 }
 
-fn serve(mut client: TcpStream, upstream: &str, seed: u64, requests: &AtomicU64, spoilt: &AtomicU64) -> Result<()> {
+fn serve(mut client: TcpStream, state: &State) -> Result<()> {
     loop {
         let request = read_request(&mut client)?;
-        let number = requests.fetch_add(1, Ordering::Relaxed);
-        let fate = fate(mixed(seed.wrapping_add(number)));
+        let number = state.requests.fetch_add(1, Ordering::Relaxed);
+        if state.full.load(Ordering::Relaxed) && stores(&request) {
+            state.spoilt.fetch_add(1, Ordering::Relaxed);
+            return client.write_all(FULL.as_bytes());
+        }
+        let fate = state.seed.map_or(Fate::Passes, |seed| fate(mixed(seed.wrapping_add(number))));
         if !matches!(fate, Fate::Passes | Fate::Delayed(_)) {
-            spoilt.fetch_add(1, Ordering::Relaxed);
+            state.spoilt.fetch_add(1, Ordering::Relaxed);
         }
         if let Fate::Delayed(time) = fate {
             std::thread::sleep(time);
@@ -76,7 +107,7 @@ fn serve(mut client: TcpStream, upstream: &str, seed: u64, requests: &AtomicU64,
         if fate == Fate::RequestLost {
             return Ok(());
         }
-        let answer = forward(&request, upstream)?;
+        let answer = forward(&request, &state.upstream)?;
         match fate {
             Fate::AnswerLost => return Ok(()),
             Fate::AnswerCut => return client.write_all(&answer[..answer.len() / 2]),
@@ -86,6 +117,16 @@ fn serve(mut client: TcpStream, upstream: &str, seed: u64, requests: &AtomicU64,
             return Ok(());
         }
     }
+}
+
+/// What a full MinIO says.
+const FULL: &str = "HTTP/1.1 507 Insufficient Storage\r\ncontent-type: application/xml\r\nconnection: close\r\ncontent-length: 114\r\n\r\n\
+                    <Error><Code>XMinioStorageFull</Code><Message>Storage backend has reached its minimum free drive</Message></Error>";
+
+/// Whether a request needs room.
+fn stores(request: &[u8]) -> bool {
+    request.starts_with(b"PUT ")
+        || (request.starts_with(b"POST ") && request.windows(8).take(2_048).any(|eight| eight == b"?uploads"))
 }
 
 /// Spreads neighbouring numbers (splitmix64).
