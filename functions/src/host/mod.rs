@@ -38,6 +38,11 @@ const THREADS_MAX: usize = 64;
 const PROCESS_ROUNDS: u32 = 8;
 /// Consecutive failures of a slot after which the run gives up.
 const FAILURES_MAX: u32 = 5;
+/// The same while a store does not answer: half a minute of one that refuses connections, more of a slow one, so that it may be started
+/// again under a run.
+const FAILURES_AWAY_MAX: u32 = 9;
+/// Doublings of the wait after a failure.
+const WAIT_DOUBLINGS_MAX: u32 = 6;
 
 /// Runs `loaded` until it is done or asked to stop.
 ///
@@ -180,12 +185,22 @@ fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerErr
         Ok(Left::Held) => slots.again(index, now + 50_000),
         Err(error) => {
             let failures = slots.failed(index);
-            if error.failure() == Failure::Lasting || failures >= FAILURES_MAX {
+            if error.failure() == Failure::Lasting || failures >= failures_max(&error) {
                 give_up(ctx, slots, error);
                 return;
             }
             tracing::warn!(%error, failures, "invocation failed; trying again");
-            slots.retry(index, now + (100_000 << failures));
+            slots.retry(index, now + (100_000 << failures.min(WAIT_DOUBLINGS_MAX)));
         }
     }
+}
+
+/// Failures in a row that are borne.
+fn failures_max(error: &WorkerError) -> u32 {
+    let away = match error {
+        WorkerError::Table(_) => true,
+        WorkerError::State(error) => error.kind() == weir_state::Kind::Retry,
+        _ => false,
+    };
+    if away { FAILURES_AWAY_MAX } else { FAILURES_MAX }
 }
