@@ -102,8 +102,7 @@ impl Places {
         if !s3::is_bucket(&self.store) {
             return Ok(store::open(&self.store, self.durability == Durability::Fsync)?);
         }
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let bucket = s3::open(&self.store, aws::access(Arc::clone(&clock)).await, clock)?;
+        let bucket = self.bucket().await?;
         bucket.check().await?;
         Ok(bucket.store)
     }
@@ -117,7 +116,12 @@ impl Places {
         if !s3::is_bucket(&self.store) {
             return Ok(store::open_checked(&self.store, self.durability == Durability::Fsync)?);
         }
-        Ok(s3::open(&self.store, aws::access(Arc::new(SystemClock::new())).await)?)
+        Ok(self.bucket().await?.store)
+    }
+
+    async fn bucket(&self) -> Result<s3::Bucket, OpenError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Ok(s3::open(&self.store, aws::access(Arc::clone(&clock)).await, clock)?)
     }
 
     /// Opens the table.
