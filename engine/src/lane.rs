@@ -76,8 +76,8 @@ impl LaneOperator {
         let source = Arc::clone(input.input_schema());
         let rowtime =
             pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, input.input_columns())).transpose()?;
-        let shape = (pipeline.window.as_ref())
-            .map(|window| PaneShape::new(window, input.output_schema(), key_groups).map(Arc::new))
+        let shape = (pipeline.aggregate.as_ref())
+            .map(|stage| PaneShape::new(stage, input.output_schema(), key_groups).map(Arc::new))
             .transpose()?;
         Ok(Self {
             behind_schema: behind_schema(&source),

@@ -5,8 +5,8 @@
 //! Never: storage, coordination, clocks, or a table of its own.
 //!
 //! ```text
-//! source batch -> Rowtime -> Fragment -> PaneTable --partials--> [segment] --> PaneTable -> fire -> Fragment -> results
-//!                 (lane.rs)                                        (merge.rs)
+//! source batch -> Rowtime -> Fragment -> PaneTable --partials--> [segment] --> PaneTable  -> fire    -> Fragment -> results
+//!                 (lane.rs)                                       (merge.rs) `-> KeyedTable -> changes -> Fragment -> changelog
 //! ```
 pub mod lane;
 pub mod merge;
@@ -17,15 +17,20 @@ pub mod pane_table;
 pub mod panes;
 pub mod rowtime;
 
+mod chunks;
 mod error;
+mod keyed_table;
 mod moments;
 mod open_panes;
 mod sieve;
 mod sorted_rows;
 mod spill;
+mod updating;
+mod window;
 
 pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
-pub use merge::{CheckpointPass, FIRED_ROWS_MAX, MergeOperator};
+pub use merge::{CheckpointPass, Extent, MergeOperator};
 pub use open_panes::StateBudget;
 pub use sieve::FailedRow;
+pub use window::FIRED_ROWS_MAX;

@@ -1,119 +1,163 @@
-//! The merge stage's operator: folds partials by pane, fires the panes that the watermark has passed, gives its state away for a
-//! checkpoint and takes it back.
+//! The merge stage's operator, whatever its state: folds partials, gives results, gives its state away and takes it back.
 //!
 //! ```text
-//! partials --merge--> PaneTable per pane --fire (pane end <= watermark)--> output fragment --> result rows
-//! rows behind their lane's watermark --late?--> late stream, else partials of one row each
+//! partials --merge--> panes  --fire (pane end <= watermark)--> results           a window (window.rs)
+//!                 `-> keyed table --fire (whatever changed)--> changelog         GROUP BY without a window (updating.rs)
 //! ```
 
-use std::sync::Arc;
-
-use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use datafusion::arrow::compute::{filter_record_batch, not};
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use weir_model::Watermark;
 use weir_plan::Pipeline;
 
 use crate::EngineError;
-use crate::fragment::FragmentRunner;
-pub use crate::open_panes::CheckpointPass;
-use crate::open_panes::{OpenPanes, StateBudget};
-use crate::pane_table::PaneShape;
-use crate::panes::split_by_pane;
-use crate::rowtime::RowtimeReader;
-use crate::spill::Rows;
+use crate::keyed_table::TablePass;
+use crate::open_panes::{PanePass, StateBudget};
+use crate::updating::UpdatingOperator;
+use crate::window::WindowOperator;
 
-/// Results that one batch gives; what is due beyond them waits for the next.
-pub const FIRED_ROWS_MAX: usize = 1 << 19;
-
-/// Runs a merge shard's batches and holds its open panes.
+/// Runs a merge shard's batches and holds its state.
 #[derive(Debug)]
-pub struct MergeOperator {
-    input: FragmentRunner,
-    output: FragmentRunner,
-    rowtime: RowtimeReader,
-    shape: Arc<PaneShape>,
-    panes: OpenPanes,
-    fired_rows_max: usize,
+pub struct MergeOperator(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Window(Box<WindowOperator>),
+    Updating(Box<UpdatingOperator>),
+}
+
+/// How much of the state a checkpoint has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// What has changed since the checkpoint before: its rows take the place of earlier ones of their key.
+    Changed,
+}
+
+/// How far a checkpoint has come; dropped half-way, the operator must be dropped too.
+#[derive(Debug)]
+pub struct CheckpointPass(PassKind);
+
+#[derive(Debug)]
+enum PassKind {
+    Panes(PanePass),
+    Table(TablePass),
 }
 
 impl MergeOperator {
-    /// Plans the merge stage of `pipeline`, without state. `None` if the pipeline has no window.
+    /// Plans the merge stage of `pipeline`, without state. `None` if the pipeline has no aggregate.
     ///
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
     pub async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        let (Some(window), Some(rowtime)) = (&pipeline.window, &pipeline.source.rowtime) else { return Ok(None) };
-        let input = FragmentRunner::new(&pipeline.input).await?;
-        let output = FragmentRunner::new(&window.output).await?;
-        let rowtime = RowtimeReader::new(rowtime, input.input_columns())?;
-        let shape = Arc::new(PaneShape::new(window, input.output_schema(), key_groups)?);
-        Ok(Some(Self { input, output, rowtime, shape, panes: OpenPanes::new(budget), fired_rows_max: FIRED_ROWS_MAX }))
+        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget).await? {
+            return Ok(Some(Self(Kind::Window(Box::new(window)))));
+        }
+        let updating = UpdatingOperator::new(pipeline, key_groups).await?;
+        Ok(updating.map(|updating| Self(Kind::Updating(Box::new(updating)))))
     }
 
-    /// The same with batches of at most `rows` results. A replay must cut where the batch did: the same number in all processes (R1).
+    /// The same with batches of at most `rows` results of windows. A replay must cut where the batch did: the same number in all
+    /// processes (R1).
     #[must_use]
     pub fn with_fired_rows_max(self, rows: usize) -> Self {
-        Self { fired_rows_max: rows, ..self }
+        match self.0 {
+            Kind::Window(window) => Self(Kind::Window(Box::new(window.with_fired_rows_max(rows)))),
+            Kind::Updating(_) => self,
+        }
     }
 
-    /// Takes the open panes of an operator of the same stage.
+    /// Takes the state of an operator of the same stage.
     pub fn adopt(&mut self, other: Self) {
-        self.panes = other.panes;
+        match (&mut self.0, other.0) {
+            (Kind::Window(window), Kind::Window(other)) => window.adopt(*other),
+            (Kind::Updating(updating), Kind::Updating(other)) => updating.adopt(*other),
+            (Kind::Window(_), Kind::Updating(_)) | (Kind::Updating(_), Kind::Window(_)) => {
+                debug_assert!(false, "operators of one stage are of one kind");
+            }
+        }
     }
 
     /// Columns of partial rows and of checkpoints.
     #[must_use]
     pub fn partial_schema(&self) -> &SchemaRef {
-        &self.shape.partial_schema
+        match &self.0 {
+            Kind::Window(window) => window.partial_schema(),
+            Kind::Updating(updating) => updating.partial_schema(),
+        }
     }
 
     /// Columns of what [`Self::fire`] gives.
     #[must_use]
     pub fn output_schema(&self) -> &SchemaRef {
-        self.output.output_schema()
+        match &self.0 {
+            Kind::Window(window) => window.output_schema(),
+            Kind::Updating(updating) => updating.output_schema(),
+        }
     }
 
-    /// Columns of late rows, as the job reads them.
+    /// Columns of late rows, as the job reads them; `None` where no row is ever late.
     #[must_use]
-    pub fn late_schema(&self) -> &SchemaRef {
-        self.input.input_schema()
+    pub fn late_schema(&self) -> Option<&SchemaRef> {
+        match &self.0 {
+            Kind::Window(window) => Some(window.late_schema()),
+            Kind::Updating(_) => None,
+        }
     }
 
-    /// Number of open panes.
+    /// Number of open panes; none where nothing waits for a watermark.
     #[must_use]
     pub fn open_panes(&self) -> usize {
-        self.panes.len()
+        match &self.0 {
+            Kind::Window(window) => window.open_panes(),
+            Kind::Updating(_) => 0,
+        }
     }
 
-    /// Distinct (pane, key) pairs in memory.
+    /// Whether there is no state.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match &self.0 {
+            Kind::Window(window) => window.open_panes() == 0,
+            Kind::Updating(updating) => updating.groups() == 0,
+        }
+    }
+
+    /// Distinct groups in memory: (pane, key) pairs or keys.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.panes.groups()
+        match &self.0 {
+            Kind::Window(window) => window.groups(),
+            Kind::Updating(updating) => updating.groups(),
+        }
     }
 
-    /// Bytes of open panes in memory.
+    /// Bytes of state in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.panes.bytes()
+        match &self.0 {
+            Kind::Window(window) => window.bytes(),
+            Kind::Updating(updating) => updating.bytes(),
+        }
     }
 
-    /// Number of open panes that lie on disk.
-    #[must_use]
-    pub fn spilled_panes(&self) -> usize {
-        self.panes.spilled()
-    }
-
-    /// Least watermark at which a pane fires; `None` while no pane is open.
+    /// Least watermark at which it has something to say; `None` while time changes nothing.
     #[must_use]
     pub fn act_at(&self) -> Option<Watermark> {
-        self.panes.first().map(|pane| Watermark(self.shape.grid.end(pane)))
+        match &self.0 {
+            Kind::Window(window) => window.act_at(),
+            Kind::Updating(_) => None,
+        }
     }
 
-    /// Whether a pane ends between two watermarks, so that unread rows may belong to a pane that fires.
+    /// Whether unread rows may make it say something, now that the inputs' watermark has moved.
     #[must_use]
-    pub fn pane_ends_between(&self, before: Watermark, after: Watermark) -> bool {
-        self.shape.grid.pane_of(after.0) > self.shape.grid.pane_of(before.0)
+    pub fn acts_on_rows(&self, before: Watermark, after: Watermark) -> bool {
+        match &self.0 {
+            Kind::Window(window) => window.pane_ends_between(before, after),
+            Kind::Updating(_) => true,
+        }
     }
 
     /// Folds partial rows, in order.
@@ -121,13 +165,10 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator refuses a value; [`EngineError::Schema`] for other columns.
     pub fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
-        if partials.num_columns() != self.shape.partial_schema.fields().len() {
-            return Err(EngineError::schema("partial rows", &self.shape.partial_schema, &partials.schema()));
+        match &mut self.0 {
+            Kind::Window(window) => window.merge(partials),
+            Kind::Updating(updating) => updating.merge(partials),
         }
-        for (pane, rows) in split_by_pane(partials, 1)? {
-            self.panes.fold(&self.shape, pane, Rows::Partial, &rows)?;
-        }
-        Ok(())
     }
 
     /// Folds rows that travelled as rows (`__kg`, then the source's columns). Returns those whose window has fired (R3).
@@ -137,54 +178,73 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an expression fails on a row.
     pub async fn merge_behind(&mut self, rows: &RecordBatch, before: Watermark) -> Result<Option<RecordBatch>, EngineError> {
-        let source: Vec<ArrayRef> = rows.columns()[1..].to_vec();
-        let rows = RecordBatch::try_new(Arc::clone(self.input.input_schema()), source)?;
-        let times = self.rowtime.times(&rows)?;
-        let grid = self.shape.grid;
-        let late: BooleanArray = times.iter().map(|time| time.map(|time| before.passed(grid.end(grid.pane_of(time))))).collect();
-        let late_rows = filter_record_batch(&rows, &late)?;
-        let on_time = filter_record_batch(&rows, &not(&late)?)?;
-        for output in self.input.run(vec![on_time]).await? {
-            for (pane, rows) in split_by_pane(&output, 0)? {
-                self.panes.fold(&self.shape, pane, Rows::Raw, &rows)?;
-            }
+        match &mut self.0 {
+            Kind::Window(window) => window.merge_behind(rows, before).await,
+            // Without a watermark no row is behind one.
+            Kind::Updating(_) => Ok(None),
         }
-        Ok((late_rows.num_rows() > 0).then_some(late_rows))
     }
 
-    /// Fires the panes that `after`, the watermark after the batch, has passed, as far as one batch goes: see [`Self::is_due`].
+    /// Takes rows of a checkpoint back, object by object in their order.
+    ///
+    /// # Errors
+    /// As [`Self::merge`].
+    pub fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
+        match &mut self.0 {
+            Kind::Window(window) => window.merge(rows),
+            Kind::Updating(updating) => updating.restore(rows),
+        }
+    }
+
+    /// Gives the results of the batch: panes that `after`, the watermark after it, has passed, as far as one batch goes (see
+    /// [`Self::is_due`]); or what has changed.
     ///
     /// # Errors
     /// [`EngineError::Query`] if an aggregate or an output expression fails.
     pub async fn fire(&mut self, after: Watermark) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut fired = Vec::new();
-        let mut room = self.fired_rows_max;
-        while room > 0 && self.is_due(after) {
-            if let Some(rows) = self.panes.fire_next(&self.shape, room)? {
-                room -= rows.num_rows();
-                fired.push(rows);
-            }
+        match &mut self.0 {
+            Kind::Window(window) => window.fire(after).await,
+            Kind::Updating(updating) => updating.fire().await,
         }
-        if fired.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.output.run(fired).await
     }
 
     /// Whether a pane that `after` has passed still has results to give.
     #[must_use]
     pub fn is_due(&self, after: Watermark) -> bool {
-        // The last pane of all time never ends; a closed stream fires it all the same (W2).
-        self.panes.first().is_some_and(|pane| after.passed(self.shape.grid.end(pane)))
+        match &self.0 {
+            Kind::Window(window) => window.is_due(after),
+            Kind::Updating(_) => false,
+        }
     }
 
     /// Whether a pane has given some of its results and not all: there is no checkpoint of such a state.
     #[must_use]
     pub fn is_firing(&self) -> bool {
-        self.panes.is_firing()
+        match &self.0 {
+            Kind::Window(window) => window.is_firing(),
+            Kind::Updating(_) => false,
+        }
     }
 
-    /// The state's next partial rows, ascending by pane and key group; `None` after the last. One [`CheckpointPass`] is one checkpoint.
+    /// Groups that a checkpoint of what has changed would have; `None` where only whole ones are.
+    #[must_use]
+    pub fn changed(&self) -> Option<usize> {
+        match &self.0 {
+            Kind::Window(_) => None,
+            Kind::Updating(updating) => Some(updating.changed()),
+        }
+    }
+
+    /// Begins a checkpoint; [`Self::changed`] tells whether it may be [`Extent::Changed`].
+    #[must_use]
+    pub fn begin_checkpoint(&self, extent: Extent) -> CheckpointPass {
+        match &self.0 {
+            Kind::Window(_) => CheckpointPass(PassKind::Panes(PanePass::default())),
+            Kind::Updating(_) => CheckpointPass(PassKind::Table(TablePass::new(extent))),
+        }
+    }
+
+    /// The state's next rows, ascending by pane and key group; `None` after the last.
     ///
     /// The operator goes on from exactly those rows, as a restored one would: both have the same bits from here on (RP-1). No row may
     /// be folded before the pass has ended, and none may be firing.
@@ -192,9 +252,13 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator fails to give its state; [`EngineError::Spill`] if the disk refuses.
     pub fn checkpoint(&mut self, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
-        self.panes.store_next(&self.shape, pass)
+        match (&mut self.0, &mut pass.0) {
+            (Kind::Window(window), PassKind::Panes(pass)) => window.checkpoint(pass),
+            (Kind::Updating(updating), PassKind::Table(pass)) => updating.checkpoint(pass),
+            (Kind::Window(_), PassKind::Table(_)) | (Kind::Updating(_), PassKind::Panes(_)) => {
+                debug_assert!(false, "a pass belongs to the operator that began it");
+                Ok(None)
+            }
+        }
     }
 }
-
-#[cfg(test)]
-mod tests;

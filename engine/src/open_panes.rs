@@ -44,7 +44,7 @@ impl Pane {
 
 /// How far a checkpoint has come; dropped half-way, the operator must be dropped too.
 #[derive(Debug, Default)]
-pub struct CheckpointPass {
+pub(crate) struct PanePass {
     after: Option<i64>,
     moving: Option<Moving>,
 }
@@ -102,6 +102,7 @@ impl OpenPanes {
     }
 
     /// Panes on disk.
+    #[cfg(test)]
     pub(crate) fn spilled(&self) -> usize {
         self.panes.values().filter(|pane| matches!(pane, Pane::Spilled(_))).count()
     }
@@ -184,11 +185,7 @@ impl OpenPanes {
     /// The next rows of a checkpoint, ascending by pane and key group; `None` after the last.
     ///
     /// Each pane goes on from exactly the rows it gave.
-    pub(crate) fn store_next(
-        &mut self,
-        shape: &PaneShape,
-        pass: &mut CheckpointPass,
-    ) -> Result<Option<RecordBatch>, EngineError> {
+    pub(crate) fn store_next(&mut self, shape: &PaneShape, pass: &mut PanePass) -> Result<Option<RecordBatch>, EngineError> {
         loop {
             if let Some(rows) = self.store_bucket(shape, pass)? {
                 return Ok(Some(rows));
@@ -214,7 +211,7 @@ impl OpenPanes {
     }
 
     /// The next bucket of the spilled pane that is being stored, if one is.
-    fn store_bucket(&mut self, shape: &PaneShape, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
+    fn store_bucket(&mut self, shape: &PaneShape, pass: &mut PanePass) -> Result<Option<RecordBatch>, EngineError> {
         let Some(moving) = &mut pass.moving else { return Ok(None) };
         while moving.bucket < SpilledPane::bucket_count() {
             let folded = moving.from.fold(&mut self.files, shape, moving.bucket, &mut self.scratch)?;

@@ -9,7 +9,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | `__kg` | UInt16 | key group | never | second |
 //! | `__pane` | Int64 | pane number | never | first |
-//! | the window's keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
+//! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
 
 use std::sync::Arc;
@@ -19,12 +19,11 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef}
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use weir_plan::WindowStage;
+use weir_plan::AggregateStage;
 use weir_state::key_groups;
 
 use crate::EngineError;
 use crate::aggregate::Aggregate;
-use crate::panes::PaneGrid;
 use crate::sorted_rows::SortedRows;
 
 /// Name of the key-group column.
@@ -32,11 +31,9 @@ pub const KEY_GROUP_COLUMN: &str = "__kg";
 /// Name of the pane column.
 pub const PANE_COLUMN: &str = "__pane";
 
-/// Columns and aggregates that all panes of a stage share.
+/// Columns and aggregates of a stage.
 #[derive(Debug)]
 pub struct PaneShape {
-    /// Numbering of the panes.
-    pub grid: PaneGrid,
     /// Columns of exchange and checkpoint rows.
     pub partial_schema: SchemaRef,
     /// Columns of fired rows: `__pane`, keys, results.
@@ -47,14 +44,14 @@ pub struct PaneShape {
 }
 
 impl PaneShape {
-    /// Shape of `window`, whose input fragment gives the columns `input` (`__pane`, keys, arguments and filters).
+    /// Shape of `stage`, whose input fragment gives the columns `input` (`__pane`, keys, arguments and filters).
     ///
     /// # Errors
     /// [`EngineError::Query`] if an aggregate does not take its columns.
-    pub fn new(window: &WindowStage, input: &SchemaRef, key_groups: u16) -> Result<Self, EngineError> {
-        let aggregates = window.aggregates.iter().map(|spec| Aggregate::new(spec, input)).collect::<Result<Vec<_>, _>>()?;
+    pub fn new(stage: &AggregateStage, input: &SchemaRef, key_groups: u16) -> Result<Self, EngineError> {
+        let aggregates = stage.aggregates.iter().map(|spec| Aggregate::new(spec, input)).collect::<Result<Vec<_>, _>>()?;
         let nullable = |field: &FieldRef| Arc::new(Field::new(field.name(), field.data_type().clone(), true));
-        let keys: Vec<FieldRef> = window.keys.iter().map(nullable).collect();
+        let keys: Vec<FieldRef> = stage.keys.iter().map(nullable).collect();
         let pane = Arc::new(Field::new(PANE_COLUMN, DataType::Int64, false));
         let mut partial = vec![Arc::new(Field::new(KEY_GROUP_COLUMN, DataType::UInt16, false)), Arc::clone(&pane)];
         partial.extend(keys.iter().cloned());
@@ -63,7 +60,6 @@ impl PaneShape {
         result.extend(keys.iter().cloned());
         result.extend(aggregates.iter().map(Aggregate::result_field));
         Ok(Self {
-            grid: PaneGrid { size_micros: window.size_micros, offset_micros: window.offset_micros },
             partial_schema: Arc::new(Schema::new(partial)),
             result_schema: Arc::new(Schema::new(result)),
             keys: Arc::new(Schema::new(keys)),
@@ -84,6 +80,19 @@ impl PaneShape {
         self.key_groups
     }
 
+    /// A table of distinct keys; `None` if there is no key column.
+    pub(crate) fn new_keys(&self) -> Result<Option<Box<dyn GroupValues>>, EngineError> {
+        if self.key_count() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(new_group_values(Arc::clone(&self.keys), &GroupOrdering::None)?))
+    }
+
+    /// An empty accumulator of each aggregate.
+    pub(crate) fn accumulators(&self) -> Result<Accumulators, EngineError> {
+        Ok(Accumulators(self.aggregates.iter().map(Aggregate::accumulator).collect::<Result<Vec<_>, _>>()?))
+    }
+
     /// Key groups of rows whose keys are `columns`.
     ///
     /// # Errors
@@ -95,10 +104,59 @@ impl PaneShape {
     }
 }
 
+/// One accumulator for each aggregate of a shape.
+pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
+
+impl Accumulators {
+    /// Folds rows of the input fragment; `groups` has the group of each, all below `count`.
+    fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, groups: &[usize], count: usize) -> Result<(), EngineError> {
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            let (args, filter) = aggregate.arguments(rows);
+            accumulator.update_batch(&args, groups, filter.as_ref(), count)?;
+        }
+        Ok(())
+    }
+
+    /// Folds partials: the state columns of partial rows.
+    pub(crate) fn merge(
+        &mut self,
+        shape: &PaneShape,
+        states: &[ArrayRef],
+        groups: &[usize],
+        count: usize,
+    ) -> Result<(), EngineError> {
+        let mut at = 0;
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            let end = at + aggregate.state_fields().len();
+            accumulator.merge_batch(&states[at..end], groups, count)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// The state columns of all groups; nothing is left.
+    pub(crate) fn states(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
+        let mut columns = Vec::new();
+        for accumulator in &mut self.0 {
+            columns.extend(accumulator.state(EmitTo::All)?);
+        }
+        Ok(columns)
+    }
+
+    /// The result columns of all groups; nothing is left.
+    pub(crate) fn results(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
+        Ok(self.0.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_, _>>()?)
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|accumulator| accumulator.size()).sum()
+    }
+}
+
 /// Groups of one pane.
 pub struct PaneTable {
     keys: Option<Box<dyn GroupValues>>,
-    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    accumulators: Accumulators,
     groups: usize,
 }
 
@@ -114,12 +172,7 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator cannot be made.
     pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
-        let keys = match shape.key_count() {
-            0 => None,
-            _ => Some(new_group_values(Arc::clone(&shape.keys), &GroupOrdering::None)?),
-        };
-        let accumulators = shape.aggregates.iter().map(Aggregate::accumulator).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { keys, accumulators, groups: 0 })
+        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, groups: 0 })
     }
 
     /// Number of distinct keys.
@@ -132,7 +185,7 @@ impl PaneTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        keys + self.accumulators.bytes()
     }
 
     /// Folds rows of the input fragment (`__pane`, keys, arguments and filters) into the partials.
@@ -141,11 +194,7 @@ impl PaneTable {
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
         self.intern(&rows.columns()[1..=shape.key_count()], rows.num_rows(), scratch)?;
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.accumulators) {
-            let (args, filter) = aggregate.arguments(rows);
-            accumulator.update_batch(&args, scratch, filter.as_ref(), self.groups)?;
-        }
-        Ok(())
+        self.accumulators.update(shape, rows, scratch, self.groups)
     }
 
     /// Folds partial rows (columns of [`PaneShape::partial_schema`]) of this pane into the partials, in order.
@@ -153,15 +202,9 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn merge(&mut self, shape: &PaneShape, partial: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
-        let first_state = 2 + shape.key_count();
-        self.intern(&partial.columns()[2..first_state], partial.num_rows(), scratch)?;
-        let mut at = first_state;
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.accumulators) {
-            let end = at + aggregate.state_fields().len();
-            accumulator.merge_batch(&partial.columns()[at..end], scratch, self.groups)?;
-            at = end;
-        }
-        Ok(())
+        let (keys, states) = partial.columns()[2..].split_at(shape.key_count());
+        self.intern(keys, partial.num_rows(), scratch)?;
+        self.accumulators.merge(shape, states, scratch, self.groups)
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
@@ -200,9 +243,7 @@ impl PaneTable {
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
-        for accumulator in &mut self.accumulators {
-            columns.extend(accumulator.state(EmitTo::All)?);
-        }
+        columns.extend(self.accumulators.states()?);
         let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
@@ -217,9 +258,7 @@ impl PaneTable {
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
-        for accumulator in &mut self.accumulators {
-            columns.push(accumulator.evaluate(EmitTo::All)?);
-        }
+        columns.extend(self.accumulators.results()?);
         let rows = RecordBatch::try_new(Arc::clone(&shape.result_schema), columns)?;
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }

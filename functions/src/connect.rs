@@ -13,6 +13,7 @@ use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_model::{Clock, ShardKey};
 use weir_plan::{SinkTable, SourceTable, nearest};
 
+use crate::changelog;
 use crate::stream::Attached;
 
 /// What a bounded source was pinned to when the job was created; lies in the plan object.
@@ -137,7 +138,7 @@ impl Connectors for LocalConnectors {
     fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
         let options = TableOptions { table: &table.name, options: &table.options };
         match options.get("connector") {
-            Some("filesystem") => Ok(Target::Files(FileTarget::new(options, Arc::clone(&table.schema), shard, self.fsync)?)),
+            Some("filesystem") => Ok(Target::Files(FileTarget::new(options, changelog::sink_schema(table), shard, self.fsync)?)),
             Some("print" | "blackhole") => options.only(&["connector"]).map(|()| Target::Print),
             _ => Err(unknown(options, &SINKS)),
         }

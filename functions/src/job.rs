@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_coordinator::jobs::{self, CreateOutcome, NewJob};
 use weir_model::job::{DesiredState, JOB_FORMAT, JobRow};
 use weir_model::{Incarnation, JobId, StageId};
-use weir_plan::{JobPlan, Pipeline};
+use weir_plan::{Grouping, JobPlan, Pipeline};
 use weir_state::paths;
 
 use crate::config::parse_duration;
@@ -290,16 +290,13 @@ fn digest(sql: &str) -> u64 {
 /// The meaning of a pipeline's stages: what is read, kept and sent must be the same for state and segments to be understood.
 fn fingerprint(pipeline: &Pipeline) -> u64 {
     let mut text = format!("{:?} {}", pipeline.source.projection, pipeline.input.plan.display_indent_schema());
-    if let Some(window) = &pipeline.window {
-        let aggregates: Vec<_> = window.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
-        text += &format!(
-            "{} {} {:?} {:?} {}",
-            window.size_micros,
-            window.offset_micros,
-            window.keys,
-            aggregates,
-            window.output.plan.display_indent_schema()
-        );
+    if let Some(stage) = &pipeline.aggregate {
+        let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
+        text += &match stage.grouping {
+            Grouping::Tumble { size_micros, offset_micros } => format!("{size_micros} {offset_micros}"),
+            Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
+        };
+        text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
     }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }

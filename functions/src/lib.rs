@@ -12,6 +12,7 @@ pub mod job;
 pub mod lambda;
 pub mod topology;
 
+pub mod changelog;
 pub mod collector;
 pub mod connect;
 pub mod dead_letter;

@@ -1,7 +1,7 @@
 //! Which shards a job has, who reads from whom, and which of them one worker takes together.
 //!
 //! ```text
-//! pipeline p, windowed:   lanes --exchange--> merge shards --output--> publisher
+//! pipeline p, aggregate:  lanes --exchange--> merge shards --output--> publisher
 //! pipeline p, stateless:  lanes --output----------------------------> publisher
 //! ```
 //! A sink that keeps nothing (blackhole) has no publisher. Everything here follows from the plan and the parallelism, which are
@@ -20,7 +20,7 @@ use crate::connect::Pinned;
 pub enum Role {
     /// Reads a source.
     Lane,
-    /// Folds partials and fires windows.
+    /// Folds partials and gives results.
     Merge,
     /// Carries results to the sink.
     Publish,
@@ -155,7 +155,7 @@ impl Topology {
 
 fn roles(pipeline: &Pipeline) -> Vec<Role> {
     let mut roles = vec![Role::Lane];
-    if pipeline.window.is_some() {
+    if pipeline.aggregate.is_some() {
         roles.push(Role::Merge);
     }
     if keeps_results(pipeline) {

@@ -31,6 +31,8 @@ pub(crate) struct Table {
     pub(crate) computed: Vec<(String, Expr)>,
     /// All columns in the order of declaration.
     pub(crate) order: Vec<String>,
+    /// Places of the declared key's columns among the physical ones.
+    pub(crate) primary_key: Vec<usize>,
 }
 
 /// A declared watermark.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::DFSchema;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -116,7 +117,8 @@ impl Planner {
         }
         let rowtime =
             create.watermark.as_ref().map(|(column, expr)| watermark(column, expr, &schema, &computed, &physical)).transpose()?;
-        let table = Table { name, schema, options: create.options.clone(), rowtime, computed, order };
+        let primary_key = create.primary_key.iter().map(|column| key_column(column, &name, &schema)).collect::<Result<_, _>>()?;
+        let table = Table { name, schema, options: create.options.clone(), rowtime, computed, order, primary_key };
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.add_table(table).map_err(|error| error.at_ident(&create.name))
     }
@@ -170,6 +172,7 @@ impl Planner {
         meaning::of_query(&mut query)?;
         let statement = EngineStatement::Statement(Box::new(SqlStatement::Query(query)));
         let plan = self.state.statement_to_plan(statement).await.map_err(PlanError::from_engine)?;
+        let plan = meaning::integer_averages(plan).map_err(PlanError::from_engine)?;
         meaning::refuse_other_meanings(&plan)?;
         Ok(plan)
     }
@@ -200,6 +203,7 @@ impl Planner {
         let plan = cast_to_sink(plan, &columns, &sink.name).map_err(PlanError::from_engine)?;
         check_missing(&columns, &sink.schema, &insert.table)?;
         let plan = fill_missing(plan, &columns, &sink.schema).map_err(PlanError::from_engine)?;
+        let plan = cut::grouped_instead_of_distinct(plan).map_err(PlanError::from_engine)?;
         cut::refuse_shapes(&plan).map_err(|error| error.at_ident(&insert.table))?;
         let guards = meaning::needs_guards(&plan);
         let rules = optimizer(guards);
@@ -208,6 +212,16 @@ impl Planner {
         cut::cut(&plan, &catalog, &sink, &Rewrites { rules: &rules, guards, state: &self.state })
             .map_err(|error| error.at_ident(&insert.table))
     }
+}
+
+/// Place of a declared key's column.
+fn key_column(column: &Ident, table: &str, schema: &SchemaRef) -> Result<usize, PlanError> {
+    schema.index_of(&column.value).map_err(|_| {
+        let known = schema.fields().iter().map(|field| field.name().as_str());
+        PlanError::new(format!("the key of {table} names {}, which is no physical column", column.value))
+            .did_you_mean(&column.value, known, "")
+            .at_ident(column)
+    })
 }
 
 /// `plan` under the name of a view, its columns renamed if the view names them.

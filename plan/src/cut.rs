@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! Projection* / Filter*                      -> output fragment, leaf = [__pane, keys.., results..]
-//!   Aggregate (window_start, window_end, ..) -> WindowStage
+//!   Aggregate                                -> AggregateStage
 //!     Projection* / Filter*                  \
-//!       WindowAssign                          > input fragment, leaf = the source's columns
+//!       WindowAssign, or none: updating       > input fragment, leaf = the source's columns
 //!         Projection* / Filter*              /
 //!           TableScan                        -> SourceTable
 //! ```
@@ -13,25 +13,40 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, DFSchemaRef, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{
-    Aggregate, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
+    Aggregate, Distinct, Expr, ExprSchemable, Extension, LogicalPlan, LogicalPlanBuilder, TableScan, Volatility, ident,
 };
 use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
-use crate::job::{Fragment, OnError, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
+use crate::changes::Changes;
+use crate::job::{AggregateStage, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
 use crate::window_assign::{Bound, WindowAssign};
 use crate::{FragmentInput, PlanError, functions};
 
 mod shape;
+mod updating;
 
 use self::shape::AggregateShape;
+use self::updating::updating;
 
 const PANE: &str = "__pane";
 const ROW: &str = "__row";
+
+/// `SELECT DISTINCT a, b` as `GROUP BY a, b` without an aggregate, which is the same.
+pub(crate) fn grouped_instead_of_distinct(plan: LogicalPlan) -> datafusion::error::Result<LogicalPlan> {
+    let grouped = plan.transform_up(|node| match node {
+        LogicalPlan::Distinct(Distinct::All(input)) => {
+            let columns = input.schema().columns().into_iter().map(Expr::Column).collect();
+            Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, columns, Vec::new())?)))
+        }
+        node => Ok(Transformed::no(node)),
+    });
+    grouped.map(|grouped| grouped.data)
+}
 
 /// Refuses the shapes that no stage runs, before any rewrite could hide them.
 pub(crate) fn refuse_shapes(plan: &LogicalPlan) -> Result<(), PlanError> {
@@ -54,7 +69,6 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
         LogicalPlan::Union(_) => ("UNION is not supported yet", "write one INSERT per branch in a STATEMENT SET"),
         LogicalPlan::Sort(_) => ("ORDER BY has no meaning on an unbounded stream", "leave it out; sort when you read the result"),
         LogicalPlan::Limit(_) => ("LIMIT has no meaning on an unbounded stream", "leave it out; filter with a condition instead"),
-        LogicalPlan::Distinct(_) => ("SELECT DISTINCT is not supported yet", "group by the columns in a window instead"),
         LogicalPlan::Window(_) => ("OVER windows are not supported yet", "use TABLE(TUMBLE(..)) with GROUP BY"),
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
             ("a query without a stream has nothing to run on", "read a declared table")
@@ -67,10 +81,9 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
 
 /// Cuts `plan`, whose columns are the sink's.
 pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, PlanError> {
-    let sink = SinkTable { name: sink.name.clone(), schema: Arc::clone(&sink.schema), options: sink.options.clone() };
     let pipeline = match find_aggregate(plan)? {
         None => stateless(plan, catalog, sink, rewrites),
-        Some(aggregate) => windowed(plan, aggregate, catalog, sink, rewrites),
+        Some(aggregate) => aggregated(plan, aggregate, catalog, sink, rewrites),
     };
     pipeline.map_err(|error| match error {
         CutError::Refused(error) => error,
@@ -123,32 +136,45 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Option<&Aggregate>, PlanError> {
     }
 }
 
-fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: SinkTable, rewrites: &Rewrites<'_>) -> Result<Pipeline, CutError> {
+fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, CutError> {
     let (scan, _) = below(plan)?;
     let input = replace_leaf(plan, scan, None, false)?;
     let mut source = source_table(scan, catalog)?;
     source.rowtime = None;
-    Ok(Pipeline { source, input: fragment(input, rewrites)?, input_with_row: None, window: None, sink })
+    let sink = sink_table(sink, Changes::Append);
+    Ok(Pipeline { source, input: fragment(input, rewrites)?, input_with_row: None, aggregate: None, sink })
+}
+
+fn sink_table(sink: &Table, changes: Changes) -> SinkTable {
+    SinkTable { name: sink.name.clone(), schema: Arc::clone(&sink.schema), options: sink.options.clone(), changes }
+}
+
+fn aggregated(
+    plan: &LogicalPlan,
+    aggregate: &Aggregate,
+    catalog: &Catalog,
+    sink: &Table,
+    rewrites: &Rewrites<'_>,
+) -> Result<Pipeline, CutError> {
+    let (scan, assign) = below(&aggregate.input)?;
+    let hint = "rows of one group would see several instants: use the event time, or the clock after a window";
+    refuse_clocks(&LogicalPlan::Aggregate(aggregate.clone()), "before an aggregate", hint)?;
+    let source = source_table(scan, catalog)?;
+    match assign {
+        Some(assign) => windowed(plan, aggregate, (scan, assign), source, sink, rewrites),
+        None => updating(plan, aggregate, scan, source, sink, rewrites),
+    }
 }
 
 fn windowed(
     plan: &LogicalPlan,
     aggregate: &Aggregate,
-    catalog: &Catalog,
-    sink: SinkTable,
+    (scan, assign): (&TableScan, &WindowAssign),
+    source: SourceTable,
+    sink: &Table,
     rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
-    let (scan, assign) = below(&aggregate.input)?;
-    let Some(assign) = assign else {
-        return Err(PlanError::new(
-            "GROUP BY without a window gives results that never end changing, which is not supported yet",
-        )
-        .hint("group by window_start, window_end of TABLE(TUMBLE(TABLE t, DESCRIPTOR(time), INTERVAL '10' SECOND))")
-        .into());
-    };
-    let shape = AggregateShape::new(plan, aggregate)?;
-    refuse_clocks(&aggregate.input)?;
-    refuse_clocks(&LogicalPlan::Aggregate(aggregate.clone()))?;
+    let shape = AggregateShape::windowed(plan, aggregate)?;
     let input = |with_row| -> Result<Fragment, CutError> {
         let inner = replace_leaf(&aggregate.input, scan, Some(assign), with_row)?;
         let mut columns = shape.input_columns.clone();
@@ -157,23 +183,22 @@ fn windowed(
     };
     let output = shape.output(plan, aggregate, assign)?;
     Ok(Pipeline {
-        source: source_table(scan, catalog)?,
+        source,
         input: input(false)?,
         input_with_row: Some(input(true)?),
-        window: Some(WindowStage {
-            size_micros: assign.size_micros,
-            offset_micros: assign.offset_micros,
+        aggregate: Some(AggregateStage {
+            grouping: Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros },
             keys: shape.keys.clone(),
             aggregates: shape.specs.clone(),
             output: fragment(output, rewrites)?,
         }),
-        sink,
+        sink: sink_table(sink, Changes::Append),
     })
 }
 
 /// Rows behind their lane's watermark are evaluated again by the merge shard, at another instant: a row could belong to two keys, or
-/// to none.
-fn refuse_clocks(plan: &LogicalPlan) -> Result<(), CutError> {
+/// to none. A key that follows the clock never ends.
+fn refuse_clocks(plan: &LogicalPlan, place: &str, hint: &str) -> Result<(), CutError> {
     let mut found = None;
     plan.apply(|node| {
         for expr in node.expressions() {
@@ -190,9 +215,7 @@ fn refuse_clocks(plan: &LogicalPlan) -> Result<(), CutError> {
     })?;
     match found {
         None => Ok(()),
-        Some(name) => Err(PlanError::new(format!("{name} before a window is not supported"))
-            .hint("rows of one window would see several instants: use the event time, or the clock after the window")
-            .into()),
+        Some(name) => Err(PlanError::new(format!("{name} is not supported {place}")).hint(hint).into()),
     }
 }
 

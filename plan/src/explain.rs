@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::job::{JobPlan, OnError, Pipeline, WindowStage};
+use crate::changes::Changes;
+use crate::job::{AggregateStage, Grouping, JobPlan, OnError, Pipeline, Sees, SinkTable};
 use crate::types::type_name;
 
 /// Describes `plan` for people; one block per INSERT.
@@ -38,8 +39,8 @@ fn pipeline_text(text: &mut String, index: usize, pipeline: &Pipeline, stage: &m
         writeln!(text, "    fragment    {line}")?;
     }
     *stage += 1;
-    if let Some(window) = &pipeline.window {
-        window_text(text, window, stage)?;
+    if let Some(aggregate) = &pipeline.aggregate {
+        aggregate_text(text, aggregate, stage)?;
     }
     let sink = connector(&pipeline.sink.options);
     let guarantee = match sink.as_str() {
@@ -53,27 +54,62 @@ fn pipeline_text(text: &mut String, index: usize, pipeline: &Pipeline, stage: &m
         *stage += 1;
     }
     writeln!(text, "    sink        {} ({sink}), {guarantee}", pipeline.sink.name)?;
+    if let Some(rows) = changes_text(&pipeline.sink) {
+        writeln!(text, "    rows        {rows}")?;
+    }
     let columns: Vec<String> =
         pipeline.sink.schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type()))).collect();
     writeln!(text, "    columns     {}", list(&columns))
 }
 
-fn window_text(text: &mut String, window: &WindowStage, stage: &mut usize) -> std::fmt::Result {
-    let keys: Vec<&str> = window.keys.iter().map(|key| key.name().as_str()).collect();
-    writeln!(text, "    aggregate   partial per (pane, {})", if keys.is_empty() { "no key".to_owned() } else { list(&keys) })?;
+/// What a row of the sink says of earlier ones; nothing where rows are only added.
+fn changes_text(sink: &SinkTable) -> Option<String> {
+    match &sink.changes {
+        Changes::Append => None,
+        Changes::Upsert { key } if key.is_empty() => Some("change".to_owned()),
+        Changes::Upsert { key } => {
+            let names: Vec<&str> = key.iter().map(|&place| sink.schema.field(place).name().as_str()).collect();
+            Some(format!("change: the last of each key ({}) counts", list(&names)))
+        }
+        Changes::Retract => Some("change: each is taken back before another takes its place".to_owned()),
+    }
+}
+
+fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usize) -> std::fmt::Result {
+    let keys: Vec<&str> = aggregate.keys.iter().map(|key| key.name().as_str()).collect();
+    let named = if keys.is_empty() { "no key".to_owned() } else { list(&keys) };
+    let (partial, state) = match aggregate.grouping {
+        Grouping::Tumble { .. } => (format!("(pane, {named})"), "panes: one partial per (pane, key), constant size each"),
+        Grouping::Updating { .. } => (format!("({named})"), "keyed table: one partial per key, constant size each, for ever"),
+    };
+    writeln!(text, "    aggregate   partial per {partial}")?;
     writeln!(text, "    exchange    by key group of ({})", list(&keys))?;
     writeln!(text, "  stage {stage}: merge")?;
-    let offset = if window.offset_micros == 0 { String::new() } else { format!(", offset {}", duration(window.offset_micros)) };
-    writeln!(text, "    window      TUMBLE {}{offset}; fires when the watermark passes its end", duration(window.size_micros))?;
-    for aggregate in &window.aggregates {
+    grouping_text(text, aggregate.grouping)?;
+    for aggregate in &aggregate.aggregates {
         writeln!(text, "    result      {} = {}", aggregate.name, aggregate.text)?;
     }
-    writeln!(text, "    state       panes: one partial per (pane, key), constant size each")?;
-    for line in window.output.plan.display_indent().to_string().lines() {
+    writeln!(text, "    state       {state}")?;
+    for line in aggregate.output.plan.display_indent().to_string().lines() {
         writeln!(text, "    fragment    {line}")?;
     }
     *stage += 1;
     Ok(())
+}
+
+fn grouping_text(text: &mut String, grouping: Grouping) -> std::fmt::Result {
+    match grouping {
+        Grouping::Tumble { size_micros, offset_micros } => {
+            let offset = if offset_micros == 0 { String::new() } else { format!(", offset {}", duration(offset_micros)) };
+            writeln!(text, "    window      TUMBLE {}{offset}; fires when the watermark passes its end", duration(size_micros))
+        }
+        Grouping::Updating { sees: Sees::After } => {
+            writeln!(text, "    updates     a key's new result whenever its lanes commit")
+        }
+        Grouping::Updating { sees: Sees::BeforeAndAfter } => {
+            writeln!(text, "    updates     a key's old and new result whenever its lanes commit")
+        }
+    }
 }
 
 fn list<T: AsRef<str>>(names: &[T]) -> String {

@@ -91,6 +91,40 @@ impl ScalarUDFImpl for PaneBound {
     }
 }
 
+/// `sum / count` cut to `result`, an integer type; NULL where nothing was counted.
+pub(crate) fn integer_average(sum: Expr, count: Expr, result: DataType) -> Expr {
+    let signature = Signature::exact(vec![DataType::Int64, DataType::Int64], Volatility::Immutable);
+    ScalarUDF::new_from_impl(IntegerAverage { result, signature }).call(vec![sum, count])
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct IntegerAverage {
+    result: DataType,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for IntegerAverage {
+    fn name(&self) -> &'static str {
+        "weir_integer_average"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(self.result.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [sums, counts] = [0, 1].map(|argument| args.args[argument].to_array(args.number_rows));
+        let (sums, counts) = (sums?, counts?);
+        let pairs = sums.as_primitive::<Int64Type>().iter().zip(counts.as_primitive::<Int64Type>());
+        let averages: Int64Array = pairs.map(|(sum, count)| sum?.checked_div(count?)).collect();
+        Ok(ColumnarValue::Array(cast(&(Arc::new(averages) as ArrayRef), &self.result)?))
+    }
+}
+
 /// Clock functions by name, and what each returns.
 pub(crate) fn clock_functions(clock: &BatchClock) -> Vec<ScalarUDF> {
     let utc = || Some(Arc::from("+00:00"));

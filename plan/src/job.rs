@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
 
+use crate::changes::Changes;
 use crate::clock::BatchClock;
 
 /// A compiled script.
@@ -24,12 +25,12 @@ pub struct JobPlan {
 pub struct Pipeline {
     /// Where rows come from.
     pub source: SourceTable,
-    /// Source columns to: the sink's columns (no window), or `__pane`, the keys, then arguments and filters of the aggregates.
+    /// Source columns to: the sink's columns (no aggregate), or `__pane`, the keys, then arguments and filters of the aggregates.
     pub input: Fragment,
     /// The same with a `__row` UInt32 column passed through from leaf to end; only with a window.
     pub input_with_row: Option<Fragment>,
-    /// The window aggregate, if there is one.
-    pub window: Option<WindowStage>,
+    /// The aggregate, if there is one.
+    pub aggregate: Option<AggregateStage>,
     /// Where results go.
     pub sink: SinkTable,
 }
@@ -81,19 +82,43 @@ pub struct Fragment {
     pub guards: bool,
 }
 
-/// A tumbling window aggregate.
+/// A GROUP BY: partials per (pane, key) at the lanes, merged by key.
 #[derive(Debug, Clone)]
-pub struct WindowStage {
-    /// Length of the window, microseconds.
-    pub size_micros: i64,
-    /// Start of window 0, microseconds.
-    pub offset_micros: i64,
+pub struct AggregateStage {
+    /// When a group's result is given.
+    pub grouping: Grouping,
     /// Key columns: columns 1.. of the input fragment's output.
     pub keys: Vec<FieldRef>,
     /// Aggregates, in the order of their results.
     pub aggregates: Vec<AggregateSpec>,
-    /// `__pane`, keys and results to the sink's columns.
+    /// `__pane`, keys and results to the sink's columns; of an updating one with a `__change` UInt32 column passed through to the end.
     pub output: Fragment,
+}
+
+/// When a group's result is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grouping {
+    /// Once, when the watermark has passed the end of its tumbling window.
+    Tumble {
+        /// Length of the window, microseconds.
+        size_micros: i64,
+        /// Start of window 0, microseconds.
+        offset_micros: i64,
+    },
+    /// Whenever it changes. All rows are of pane 0.
+    Updating {
+        /// What the output fragment sees of a change.
+        sees: Sees,
+    },
+}
+
+/// Which results of a changed group the output fragment is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// The new one: nothing above can tell the old one apart.
+    After,
+    /// The old one too: a condition may hold for one and not for the other, or the sink takes retractions.
+    BeforeAndAfter,
 }
 
 /// One aggregate call.
@@ -120,4 +145,6 @@ pub struct SinkTable {
     pub schema: SchemaRef,
     /// `WITH` options.
     pub options: BTreeMap<String, String>,
+    /// How later results relate to earlier ones.
+    pub changes: Changes,
 }

@@ -5,8 +5,9 @@
 //! its place and the nearest supported form.
 //!
 //! ```text
-//! text -> parse -> catalog -> logical plan -> optimise -> cut -> Pipeline { source, input fragment, window, sink }
+//! text -> parse -> catalog -> logical plan -> optimise -> cut -> Pipeline { source, input fragment, aggregate, sink }
 //! ```
+pub mod changes;
 pub mod job;
 
 pub mod clock;
@@ -27,10 +28,13 @@ mod suggest;
 mod types;
 mod window_assign;
 
+pub use changes::{Changes, OP_COLUMN, Op};
 pub use clock::BatchClock;
 pub use compile::compile;
 pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
-pub use job::{AggregateSpec, Fragment, JobPlan, OnError, Pipeline, Rowtime, SinkTable, SourceTable, WindowStage};
+pub use job::{
+    AggregateSpec, AggregateStage, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SinkTable, SourceTable,
+};
 pub use suggest::nearest;

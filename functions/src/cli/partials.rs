@@ -15,12 +15,13 @@ use weir_model::decide::PinDecision;
 use weir_model::job::DesiredState;
 use weir_model::retention::Pin;
 use weir_model::{SegmentKind, ShardKey};
+use weir_plan::Grouping;
 use weir_state::manifest::{Entries, entries_between};
 
 use super::{Common, named};
 use crate::job::Loaded;
 use crate::open::Opened;
-use crate::topology::Role;
+use crate::topology::{Role, Stage};
 
 #[derive(Debug, Args)]
 pub(super) struct PartialsArgs {
@@ -89,7 +90,9 @@ async fn copy_all(opened: &Opened, loaded: &Loaded, folder: &Path) -> anyhow::Re
 /// A shard's checkpoint, and the exchange segments that it has not folded into one.
 async fn open_partials(opened: &Opened, loaded: &Loaded) -> anyhow::Result<Vec<String>> {
     let mut objects = Vec::new();
-    for stage in loaded.topology.stages.iter().filter(|stage| stage.role == Role::Merge) {
+    let windows: Vec<&Stage> = loaded.topology.stages.iter().filter(|stage| has_windows(loaded, stage)).collect();
+    anyhow::ensure!(!windows.is_empty(), "job {} has no windows: none of its results waits for a watermark", loaded.name);
+    for stage in windows {
         for shard in loaded.topology.shards(stage.id) {
             objects.extend(of_shard(opened, loaded, shard).await?);
         }
@@ -97,6 +100,12 @@ async fn open_partials(opened: &Opened, loaded: &Loaded) -> anyhow::Result<Vec<S
     objects.sort();
     objects.dedup();
     Ok(objects)
+}
+
+/// Whether the partials of a stage are of windows; those of a table by key take each other's place.
+fn has_windows(loaded: &Loaded, stage: &Stage) -> bool {
+    let aggregate = loaded.plan.pipelines[stage.pipeline].aggregate.as_ref();
+    stage.role == Role::Merge && aggregate.is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { .. }))
 }
 
 async fn of_shard(opened: &Opened, loaded: &Loaded, shard: ShardKey) -> anyhow::Result<Vec<String>> {

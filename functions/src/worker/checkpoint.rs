@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::CheckpointPass;
+use weir_engine::Extent;
 use weir_model::decide::{CheckpointDecision, ReplayCost, decide_checkpoint};
 use weir_model::head::{CheckpointRef, InputState};
 use weir_model::{SegmentKind, SegmentRef, Watermark};
@@ -17,7 +17,7 @@ use weir_state::paths::{self, Folder};
 use super::WorkerError;
 use super::committer::put;
 use super::merge::MergeShard;
-use super::round::Round;
+use super::round::{Published, Round};
 use crate::context::Ctx;
 use crate::job::Loaded;
 
@@ -50,6 +50,18 @@ impl Pending {
     }
 }
 
+/// Where a shard stands after a batch.
+#[derive(Debug)]
+pub(super) struct Reached<'a> {
+    pub(super) watermark: Watermark,
+    pub(super) now_micros: i64,
+    /// Inputs that the batch moved.
+    pub(super) inputs: &'a BTreeMap<String, InputState>,
+}
+
+/// Objects of a checkpoint past which the next has all of the state: a load reads each, and the head names each.
+const OBJECTS_MAX: usize = 16;
+
 impl MergeShard {
     /// A checkpoint where a load would replay too much, or where there is no state to store; none while a pane fires in parts.
     pub(super) async fn checkpoint_if_due(
@@ -57,29 +69,58 @@ impl MergeShard {
         ctx: &Ctx,
         loaded: &Loaded,
         round: &mut Round,
-        watermark: Watermark,
-        now_micros: i64,
-        consumed: &BTreeMap<String, InputState>,
+        published: &mut Published,
+        reached: &Reached<'_>,
     ) -> Result<Option<CheckpointRef>, WorkerError> {
         let epoch = self.head.epoch.next();
-        let empty = self.operator.open_panes() == 0;
         if self.operator.is_firing() {
             return Ok(None);
         }
-        if !empty && decide_checkpoint(&self.replay_cost(now_micros), &ctx.tuning.checkpoints) == CheckpointDecision::Wait {
+        if !self.operator.is_empty()
+            && decide_checkpoint(&self.replay_cost(reached.now_micros), &ctx.tuning.checkpoints) == CheckpointDecision::Wait
+        {
             return Ok(None);
         }
-        let objects = self.store_state(ctx, loaded, round).await?;
+        let extent = self.extent();
+        let stored = self.store_state(ctx, loaded, round, extent).await?;
         self.pending = Pending::default();
+        let earlier = self.head.checkpoint.as_ref().map(|last| last.objects.clone()).unwrap_or_default();
+        // Named by its entry too, so that the collector finds it once a newer one has taken its place.
+        published.segments.extend(stored.iter().cloned());
+        let objects = match extent {
+            Extent::Changed => [earlier, stored].concat(),
+            Extent::Whole => {
+                published.replaced.extend(earlier);
+                stored
+            }
+        };
         let mut inputs = self.head.inputs.clone();
-        inputs.extend(consumed.iter().map(|(name, state)| (name.clone(), *state)));
-        Ok(Some(CheckpointRef { epoch, objects, inputs, watermark }))
+        inputs.extend(reached.inputs.iter().map(|(name, state)| (name.clone(), *state)));
+        Ok(Some(CheckpointRef { epoch, objects, inputs, watermark: reached.watermark }))
     }
 
-    /// The next checkpoint is taken to be as large as the last.
+    /// All of the state once what has changed since has made the objects too many, or their rows twice as many as the keys.
+    fn extent(&self) -> Extent {
+        let Some((changed, last)) = self.operator.changed().zip(self.head.checkpoint.as_ref()) else { return Extent::Whole };
+        let rows = last.objects.iter().map(SegmentRef::rows).sum::<u64>() + changed as u64;
+        let is_long = last.objects.len() >= OBJECTS_MAX || rows > 2 * self.operator.groups() as u64;
+        if last.objects.is_empty() || is_long { Extent::Whole } else { Extent::Changed }
+    }
+
+    /// Bytes of the next checkpoint, row by row as large as the last.
+    fn next_bytes(&self) -> u64 {
+        let Some(last) = &self.head.checkpoint else { return 0 };
+        let bytes = last.objects.iter().map(|object| object.bytes).sum::<u64>();
+        let rows = last.objects.iter().map(SegmentRef::rows).sum::<u64>();
+        match (self.extent(), self.operator.changed()) {
+            (Extent::Changed, Some(changed)) => (bytes * changed as u64).checked_div(rows).unwrap_or(0),
+            _ => bytes,
+        }
+    }
+
     fn replay_cost(&self, now_micros: i64) -> ReplayCost {
         let last = self.head.checkpoint.as_ref();
-        let bytes = last.map(|last| last.objects.iter().map(|object| object.bytes).sum()).unwrap_or(0);
+        let bytes = self.next_bytes();
         let epoch = last.map(|last| last.epoch).unwrap_or_default();
         ReplayCost {
             replayed_bytes: self.head.replayed_bytes,
@@ -92,8 +133,14 @@ impl MergeShard {
     }
 
     /// Stores all parts but the last, which goes with the round.
-    async fn store_state(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<Vec<SegmentRef>, WorkerError> {
-        let mut pass = CheckpointPass::default();
+    async fn store_state(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+        extent: Extent,
+    ) -> Result<Vec<SegmentRef>, WorkerError> {
+        let mut pass = self.operator.begin_checkpoint(extent);
         let mut objects = Vec::new();
         let (mut part, mut bytes) = (Vec::new(), 0);
         while let Some(rows) = self.operator.checkpoint(&mut pass)? {

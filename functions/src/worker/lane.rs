@@ -76,7 +76,7 @@ impl LaneShard {
             pinned => LaneInput::Source(source::open(ctx, &pipeline.source, pinned, &head, lanes).await?),
         };
         let receivers =
-            stage.downstream.filter(|_| pipeline.window.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
+            stage.downstream.filter(|_| pipeline.aggregate.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
         Ok(Self { head, operator, input, keeps_results: keeps_results(pipeline), receivers, edge, blocked: false })
     }

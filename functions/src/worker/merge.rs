@@ -11,7 +11,7 @@ use weir_model::head::InputState;
 use weir_model::{Activity, CommitEntry, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 use weir_state::manifest::{Entries, entries_between};
 
-use super::checkpoint::Pending;
+use super::checkpoint::{Pending, Reached};
 use super::learn::{Fed, Unread, Upstream, rows_of};
 use super::round::{Batch, Maker, Published, Round};
 use super::{Builds, Warm, WorkerError};
@@ -42,7 +42,7 @@ impl MergeShard {
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
         let fresh = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
-        let fresh = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no window", head.shard.stage)))?;
+        let fresh = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", head.shard.stage)))?;
         let mut operator = fresh.with_fired_rows_max(ctx.tuning.fired_rows_max);
         let mut head = head;
         let pending = match warm {
@@ -89,7 +89,7 @@ impl MergeShard {
         let receiver = self.head.shard.shard;
         let views: Vec<_> = self.upstream.iter().map(|upstream| upstream.view(receiver)).collect();
         let known = combined(self.head.watermark, views.iter().map(|view| (view.watermark, view.activity)));
-        let crosses = self.operator.pane_ends_between(self.head.watermark, known.watermark);
+        let crosses = self.operator.acts_on_rows(self.head.watermark, known.watermark);
         let closed = self.head.activity == Activity::Closed;
         let run = decide_run(self.head.watermark, &views, self.operator.act_at(), crosses, ctx.tuning.unread_bytes_max, closed);
         if run == Run::Wait {
@@ -117,9 +117,8 @@ impl MergeShard {
         ctx.progress.late.add(late_rows);
         ctx.progress.open_panes.set(self.head.shard, self.operator.open_panes() as u64);
         self.pending.add(bytes_in, executed - began, now_micros);
-        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, after.watermark, now_micros, &inputs).await?;
-        // Named by its entry too, so that the collector finds it once a newer one has taken its place.
-        published.segments.extend(checkpoint.iter().flat_map(|checkpoint| checkpoint.objects.iter().cloned()));
+        let reached = Reached { watermark: after.watermark, now_micros, inputs: &inputs };
+        let checkpoint = self.checkpoint_if_due(ctx, loaded, round, &mut published, &reached).await?;
         let stats = ShardStats {
             rows_in,
             rows_out: if self.keeps_results { results } else { 0 },
@@ -222,8 +221,8 @@ fn publish(
     if keeps_results && rows.iter().any(|rows| rows.num_rows() > 0) {
         published.add(round, ctx, maker, SegmentKind::Output, operator.output_schema(), &[(ShardId(0), rows.to_vec())])?;
     }
-    if !late.is_empty() {
-        published.add(round, ctx, maker, SegmentKind::Late, operator.late_schema(), &[(ShardId(0), late.to_vec())])?;
+    if let Some(schema) = operator.late_schema().filter(|_| !late.is_empty()) {
+        published.add(round, ctx, maker, SegmentKind::Late, schema, &[(ShardId(0), late.to_vec())])?;
     }
     Ok(published)
 }
@@ -240,7 +239,7 @@ async fn rebuild(
     let from = head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
     for state in head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects) {
         for rows in weir_state::checkpoint::read(ctx.objects.as_ref(), state, operator.partial_schema()).await? {
-            operator.merge(&rows)?;
+            operator.restore(&rows)?;
         }
     }
     let gone = || WorkerError::Gone { shard: head.shard, after: from };

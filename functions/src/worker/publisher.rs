@@ -15,12 +15,14 @@ use weir_connectors::sink::{Step, StepOutcome};
 use weir_coordinator::ClaimOutcome;
 use weir_model::head::{InputState, Owner, PendingPublish, PublishState};
 use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
+use weir_plan::SinkTable;
 use weir_state::manifest::{Entries, entries_between};
 
 use super::WorkerError;
 use super::claiming::{Claiming, hand_on, is_held_now};
 use super::learn::{Unread, Upstream, rows_of};
 use super::round::{Batch, Published, Round};
+use crate::changelog;
 use crate::connect::Target;
 use crate::context::Ctx;
 use crate::job::Loaded;
@@ -38,9 +40,12 @@ pub(super) struct PublisherShard {
     rows: Option<Vec<RecordBatch>>,
 }
 
+fn sink_of(loaded: &Loaded, shard: ShardKey) -> &SinkTable {
+    &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline].sink
+}
+
 fn open(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Target, WorkerError> {
-    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline];
-    Ok(match ctx.connectors.target(&pipeline.sink, shard)? {
+    Ok(match ctx.connectors.target(sink_of(loaded, shard), shard)? {
         Target::Files(target) => Target::Files(target.owned_by(ctx.owner)),
         Target::Print => Target::Print,
     })
@@ -105,10 +110,11 @@ impl PublisherShard {
         if self.head.activity == Activity::Closed && !self.has_pending() {
             return Ok(());
         }
+        let sink = sink_of(loaded, self.head.shard);
         let mut state = self.head.publish.clone().unwrap_or_default();
         let mut acknowledged = None;
         if let Some(pending) = state.pending.take() {
-            match self.carry_out(ctx, &pending).await? {
+            match self.carry_out(ctx, sink, &pending).await? {
                 Some(StepOutcome::Done { bytes_after }) => {
                     let visible = || Traced::Visible { rows: self.rows.clone().unwrap_or_default() };
                     ctx.progress.trace.note(ctx.clock.as_ref(), visible);
@@ -125,7 +131,7 @@ impl PublisherShard {
                 Some(StepOutcome::Fenced) | None => return Ok(()),
             }
         }
-        let next = self.next(ctx).await?;
+        let next = self.next(ctx, sink).await?;
         let closed = self.upstream.iter().all(|upstream| upstream.consumed.activity == Activity::Closed);
         let finished = closed && next.is_empty();
         let says_something = acknowledged.is_some() || !next.is_empty() || finished || self.quiet_epochs() >= QUIET_EPOCHS;
@@ -146,7 +152,7 @@ impl PublisherShard {
     }
 
     /// Rows of unread epochs, up to the limits of a step.
-    async fn next(&mut self, ctx: &Ctx) -> Result<Vec<RecordBatch>, WorkerError> {
+    async fn next(&mut self, ctx: &Ctx, sink: &SinkTable) -> Result<Vec<RecordBatch>, WorkerError> {
         let mut rows = Vec::new();
         let (mut count, mut bytes) = (0, 0);
         for upstream in &mut self.upstream {
@@ -156,6 +162,7 @@ impl PublisherShard {
                 && let Some(unread) = upstream.unread.pop_front()
             {
                 for batch in rows_of(ctx, &unread, SegmentKind::Output, ShardId(0)).await? {
+                    let batch = changelog::shown(sink, batch, unread.entry.epoch)?;
                     count += batch.num_rows() as u64;
                     bytes += batch.get_array_memory_size();
                     rows.push(batch);
@@ -167,10 +174,15 @@ impl PublisherShard {
         Ok(rows)
     }
 
-    async fn carry_out(&mut self, ctx: &Ctx, pending: &PendingPublish) -> Result<Option<StepOutcome>, WorkerError> {
+    async fn carry_out(
+        &mut self,
+        ctx: &Ctx,
+        sink: &SinkTable,
+        pending: &PendingPublish,
+    ) -> Result<Option<StepOutcome>, WorkerError> {
         let rows = match self.rows.take() {
             Some(rows) => rows,
-            None => self.read_again(ctx, pending).await?,
+            None => self.read_again(ctx, sink, pending).await?,
         };
         let outcome = match &self.target {
             Target::Files(target) => {
@@ -192,7 +204,7 @@ impl PublisherShard {
     }
 
     /// Rows of a step that another process named.
-    async fn read_again(&self, ctx: &Ctx, pending: &PendingPublish) -> Result<Vec<RecordBatch>, WorkerError> {
+    async fn read_again(&self, ctx: &Ctx, sink: &SinkTable, pending: &PendingPublish) -> Result<Vec<RecordBatch>, WorkerError> {
         let mut rows = Vec::new();
         for upstream in &self.upstream {
             let Some(upto) = pending.upto.get(&upstream.shard.to_string()) else { continue };
@@ -202,7 +214,10 @@ impl PublisherShard {
                 return Err(WorkerError::Gone { shard: upstream.shard, after });
             };
             for entry in entries {
-                rows.extend(rows_of(ctx, &Unread::stored(entry), SegmentKind::Output, ShardId(0)).await?);
+                let epoch = entry.epoch;
+                for batch in rows_of(ctx, &Unread::stored(entry), SegmentKind::Output, ShardId(0)).await? {
+                    rows.push(changelog::shown(sink, batch, epoch)?);
+                }
             }
         }
         Ok(rows)

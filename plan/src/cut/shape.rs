@@ -1,4 +1,4 @@
-//! How the columns of an Aggregate map to panes, keys and results, and which aggregates a window may have.
+//! How the columns of an Aggregate map to panes, keys and results, and which aggregates a stage may have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ident};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ident, lit};
 
+use super::updating::CHANGE;
 use super::{CutError, PANE, leaf};
 use crate::job::AggregateSpec;
 use crate::window_assign::{BOUND_KEY, Bound, WindowAssign, is_unchanged};
@@ -29,43 +30,57 @@ enum GroupColumn {
 }
 
 impl AggregateShape {
-    pub(super) fn new(plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Self, CutError> {
-        let schema = aggregate.input.schema();
-        let mut shape = Self { input_columns: vec![ident(PANE)], keys: Vec::new(), specs: Vec::new(), groups: Vec::new() };
-        for expr in &aggregate.group_expr {
-            if matches!(expr, Expr::GroupingSet(_)) {
-                return Err(PlanError::new("GROUPING SETS, ROLLUP and CUBE are not supported yet")
-                    .hint("write one INSERT per grouping")
-                    .into());
-            }
-            let field = expr.to_field(schema.as_ref())?.1;
-            let bound = match expr {
-                Expr::Column(column) if is_unchanged(&aggregate.input, column, BOUND_KEY) => Bound::of(&field),
-                _ => None,
-            };
-            if let Some(bound) = bound {
-                shape.groups.push(GroupColumn::Bound(bound));
-                continue;
-            }
-            let name = expr.schema_name().to_string();
-            let name = name.rsplit_once('.').map_or(name.as_str(), |(_, column)| column).to_owned();
-            let name =
-                if shape.keys.iter().any(|key| *key.name() == name) { format!("{name}_{}", shape.keys.len()) } else { name };
-            shape.groups.push(GroupColumn::Key(shape.keys.len()));
-            shape.input_columns.push(expr.clone().alias(&name));
-            shape.keys.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
-        }
+    /// Of an aggregate over windows: it groups by both of their bounds.
+    pub(super) fn windowed(plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Self, CutError> {
+        let shape = Self::new(plan, aggregate, ident(PANE))?;
         let grouped = |wanted| shape.groups.iter().any(|group| matches!(group, GroupColumn::Bound(bound) if *bound == wanted));
-        if !grouped(Bound::Start) || !grouped(Bound::End) {
-            return Err(PlanError::new("a window aggregate must group by both window_start and window_end")
-                .hint("write GROUP BY window_start, window_end, ..")
-                .into());
+        if grouped(Bound::Start) && grouped(Bound::End) {
+            return Ok(shape);
+        }
+        Err(PlanError::new("a window aggregate must group by both window_start and window_end")
+            .hint("write GROUP BY window_start, window_end, ..")
+            .into())
+    }
+
+    /// Of an aggregate without a window: all rows are of pane 0.
+    pub(super) fn updating(plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Self, CutError> {
+        Self::new(plan, aggregate, lit(0_i64).alias(PANE))
+    }
+
+    fn new(plan: &LogicalPlan, aggregate: &Aggregate, pane: Expr) -> Result<Self, CutError> {
+        let mut shape = Self { input_columns: vec![pane], keys: Vec::new(), specs: Vec::new(), groups: Vec::new() };
+        for expr in &aggregate.group_expr {
+            shape.add_group(aggregate, expr)?;
         }
         let names = result_names(plan, aggregate);
         for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
             shape.add_aggregate(expr, name)?;
         }
         Ok(shape)
+    }
+
+    fn add_group(&mut self, aggregate: &Aggregate, expr: &Expr) -> Result<(), CutError> {
+        if matches!(expr, Expr::GroupingSet(_)) {
+            return Err(PlanError::new("GROUPING SETS, ROLLUP and CUBE are not supported yet")
+                .hint("write one INSERT per grouping")
+                .into());
+        }
+        let field = expr.to_field(aggregate.input.schema().as_ref())?.1;
+        let bound = match expr {
+            Expr::Column(column) if is_unchanged(&aggregate.input, column, BOUND_KEY) => Bound::of(&field),
+            _ => None,
+        };
+        if let Some(bound) = bound {
+            self.groups.push(GroupColumn::Bound(bound));
+            return Ok(());
+        }
+        let name = expr.schema_name().to_string();
+        let name = name.rsplit_once('.').map_or(name.as_str(), |(_, column)| column).to_owned();
+        let name = if self.keys.iter().any(|key| *key.name() == name) { format!("{name}_{}", self.keys.len()) } else { name };
+        self.groups.push(GroupColumn::Key(self.keys.len()));
+        self.input_columns.push(expr.clone().alias(&name));
+        self.keys.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
+        Ok(())
     }
 
     fn add_aggregate(&mut self, expr: &Expr, name: String) -> Result<(), CutError> {
@@ -123,15 +138,30 @@ impl AggregateShape {
         aggregate: &Aggregate,
         assign: &WindowAssign,
     ) -> Result<LogicalPlan, CutError> {
+        let bound = |bound, data_type| functions::bound(ident(PANE), bound, assign.size_micros, assign.offset_micros, data_type);
+        self.output_over(plan, aggregate, bound, None)
+    }
+
+    /// The same with a `__change` column passed through from the leaf to the end; there are no windows.
+    pub(super) fn output_of_changes(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan, CutError> {
+        // Without a window no column is a bound of one.
+        self.output_over(plan, aggregate, |_, _| ident(PANE), Some(CHANGE))
+    }
+
+    fn output_over(
+        &self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        bound_value: impl Fn(Bound, DataType) -> Expr,
+        passed_through: Option<&str>,
+    ) -> Result<LogicalPlan, CutError> {
         let mut fields = vec![Arc::new(Field::new(PANE, DataType::Int64, false))];
         fields.extend(self.keys.iter().cloned());
         let mut columns = Vec::new();
         let group_count = self.groups.len();
         for (index, (qualifier, field)) in aggregate.schema.iter().enumerate() {
             let value = match self.groups.get(index) {
-                Some(GroupColumn::Bound(bound)) => {
-                    functions::bound(ident(PANE), *bound, assign.size_micros, assign.offset_micros, field.data_type().clone())
-                }
+                Some(GroupColumn::Bound(bound)) => bound_value(*bound, field.data_type().clone()),
                 Some(GroupColumn::Key(key)) => ident(self.keys[*key].name()),
                 None => {
                     let name = &self.specs[index - group_count].name;
@@ -141,21 +171,31 @@ impl AggregateShape {
             };
             columns.push(value.alias_qualified(qualifier.cloned(), field.name()));
         }
+        fields.extend(passed_through.map(|name| Arc::new(Field::new(name, DataType::UInt32, false))));
+        columns.extend(passed_through.map(ident));
         let fields = fields.into_iter().map(|field| (None, field)).collect();
         let input = leaf(Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?));
         let restored = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-        replace_aggregate(plan, restored)
+        replace_aggregate(plan, restored, passed_through)
     }
 }
 
-fn replace_aggregate(plan: &LogicalPlan, replacement: LogicalPlan) -> Result<LogicalPlan, CutError> {
+fn replace_aggregate(
+    plan: &LogicalPlan,
+    replacement: LogicalPlan,
+    passed_through: Option<&str>,
+) -> Result<LogicalPlan, CutError> {
     if matches!(plan, LogicalPlan::Aggregate(_)) {
         return Ok(replacement);
     }
     let inputs = plan.inputs();
     let Some(below) = inputs.first() else { return Err(PlanError::new("this query is not supported yet").into()) };
-    let input = replace_aggregate(below, replacement)?;
-    Ok(plan.with_new_exprs(plan.expressions(), vec![input])?)
+    let input = replace_aggregate(below, replacement, passed_through)?;
+    let mut exprs = plan.expressions();
+    if let LogicalPlan::Projection(_) = plan {
+        exprs.extend(passed_through.map(ident));
+    }
+    Ok(plan.with_new_exprs(exprs, vec![input])?)
 }
 
 /// Names of the results: the sink column that each goes to unchanged, else the function and its place.

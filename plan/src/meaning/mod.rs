@@ -9,6 +9,7 @@
 //! ```
 
 mod ast;
+mod averages;
 mod calls;
 mod dates;
 mod guards;
@@ -24,6 +25,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Query, Select, Spanned, TableFactor,
 
 use crate::PlanError;
 
+pub(crate) use averages::integer_averages;
 pub(crate) use guards::{guarded, needs_guards};
 pub(crate) use rules::{aggregate_functions, scalar_functions};
 pub(crate) use typed::{cast_refusal, refuse_in_expr, refuse_other_meanings};

@@ -1,6 +1,8 @@
 //! Clauses of a query: those that a stream has no plan for are refused at their place, before the engine could drop one.
 
-use datafusion::sql::sqlparser::ast::{Expr, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{
+    Distinct, Expr, GroupByExpr, Ident, Query, Select, SelectFlavor, SelectItem, SetExpr, Spanned,
+};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use crate::PlanError;
@@ -64,7 +66,12 @@ fn select(select: &Select) -> Option<PlanError> {
     let qualify = select.qualify.as_ref().map_or(place, |expr| expr.span().start);
     let clauses = [
         (!from.joins.is_empty(), "joins are not supported yet", "read one stream per INSERT", join),
-        (select.distinct.is_some(), "SELECT DISTINCT is not supported yet", "group by the columns in a window instead", place),
+        (
+            matches!(select.distinct, Some(Distinct::On(_))),
+            "DISTINCT ON is not supported",
+            "write SELECT DISTINCT, or GROUP BY with an aggregate",
+            place,
+        ),
         (select.qualify.is_some(), "QUALIFY is not Flink's", "filter in an outer query", qualify),
         (!select.named_window.is_empty(), "OVER windows are not supported yet", "use TABLE(TUMBLE(..)) with GROUP BY", place),
         (

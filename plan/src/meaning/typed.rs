@@ -119,9 +119,11 @@ fn digits(data_type: &DataType) -> u32 {
 }
 
 fn average(function: &str, argument: &DataType) -> Option<PlanError> {
-    let averages = matches!(function, "avg" | "mean") || function.starts_with("var") || function.starts_with("stddev");
-    let exact = argument.is_integer() || matches!(argument, DataType::Decimal128(_, _));
-    (averages && exact).then(|| {
+    let spreads = function.starts_with("var") || function.starts_with("stddev");
+    let is_decimal = matches!(argument, DataType::Decimal128(_, _));
+    // The average of integers is Flink's: see `averages`.
+    let differs = is_decimal && (spreads || function == "avg") || argument.is_integer() && spreads;
+    differs.then(|| {
         let hint = format!(
             "in Flink the result has the argument's kind, cut to it; say what you mean: {0}(CAST(x AS DOUBLE)), or CAST({0}(CAST(x AS DOUBLE)) AS BIGINT)",
             function.to_uppercase()

@@ -15,7 +15,7 @@ pub(crate) struct CreateTable {
     pub(crate) name: Ident,
     pub(crate) columns: Vec<ColumnDef>,
     pub(crate) watermark: Option<(Ident, Expr)>,
-    /// `PRIMARY KEY (..) NOT ENFORCED`: checked to name columns, otherwise nothing follows from it yet.
+    /// `PRIMARY KEY (..) NOT ENFORCED`: what results that change are found by.
     pub(crate) primary_key: Vec<Ident>,
     pub(crate) options: BTreeMap<String, String>,
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes, in real time")]
+#![allow(clippy::print_stdout, reason = "tests print what they counted")]
 
 mod allocations;
 mod architecture;
@@ -25,4 +26,5 @@ mod real_parts;
 mod simulation;
 mod sql;
 mod support;
+mod updating;
 mod watched;

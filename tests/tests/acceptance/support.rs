@@ -68,6 +68,41 @@ pub(crate) async fn sink_rows(output: &Path) -> Bag {
     bag(&context.sql("SELECT * FROM hot").await.expect("sink plans").collect().await.expect("sink reads"))
 }
 
+/// Lines of the NDJSON files of a sink, file by file in the order in which they were written.
+pub(crate) fn lines(output: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(output).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
+    files.sort();
+    let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a result");
+    files.iter().flat_map(|path| text(path).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// A changelog applied by key: the rows that count in the end, without what happened to them.
+///
+/// Fails where a key's changes contradict each other.
+pub(crate) fn applied(changelog: &[String], key: &[&str]) -> Vec<String> {
+    let mut rows: BTreeMap<String, (u64, String)> = BTreeMap::new();
+    for line in changelog {
+        let mut row: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).expect("a line is JSON");
+        let op = row.remove("op").expect("what happened");
+        let epoch = row.remove("epoch").and_then(|epoch| epoch.as_u64()).expect("when it happened");
+        let named = key.iter().map(|name| row[*name].to_string()).collect::<Vec<_>>().join("|");
+        let earlier = rows.get(&named).map(|(epoch, _)| *epoch);
+        assert!(earlier.is_none_or(|earlier| earlier < epoch), "{line} is older than what was said before");
+        match op.as_str() {
+            Some("+I") => assert!(earlier.is_none(), "{line}: the key has a row"),
+            Some("+U" | "-D") => assert!(earlier.is_some(), "{line}: the key has no row"),
+            _ => panic!("{line}: no change by key"),
+        }
+        if op == "-D" {
+            rows.remove(&named);
+        } else {
+            rows.insert(named, (epoch, serde_json::Value::Object(row).to_string()));
+        }
+    }
+    rows.into_values().map(|(_, row)| row).collect()
+}
+
 pub(crate) fn bag(batches: &[RecordBatch]) -> Bag {
     let mut bag = Bag::new();
     for batch in batches {

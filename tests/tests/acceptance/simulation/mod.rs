@@ -117,7 +117,11 @@ fn simulate(seed: u64) -> Vec<(String, usize)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     runtime.block_on(async {
         let dice = Dice::new(seed);
-        let shape = if dice.below(5) == 0 { Shape::Stateless } else { Shape::Windowed };
+        let shape = match dice.below(6) {
+            0 => Shape::Stateless,
+            1 | 2 => Shape::Updating,
+            _ => Shape::Windowed,
+        };
         // Within the declared disorder nothing is late, so the result must not depend on the schedule.
         let world = World::new(shape, 900);
         let faults = Arc::new(FaultPlan::Random { dice: Arc::clone(&dice), one_in: 12 + dice.below(80) });

@@ -15,6 +15,7 @@ use weir_connectors::generate::{Generator, PlaySource, Plays};
 use weir_connectors::sink::FileTarget;
 use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_coordinator::{CoordinationStore, MemoryTable, jobs};
+use weir_functions::changelog;
 use weir_functions::connect::{Connectors, Pinned, Target};
 use weir_functions::context::{Ctx, StateBudget, Stop, Tuning, WarmCache};
 use weir_functions::job::Loaded;
@@ -107,7 +108,7 @@ impl Connectors for SimConnectors {
 
     fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
         let options = TableOptions { table: &table.name, options: &table.options };
-        Ok(Target::Files(FileTarget::new(options, Arc::clone(&table.schema), shard, false)?))
+        Ok(Target::Files(FileTarget::new(options, changelog::sink_schema(table), shard, false)?))
     }
 }
 
@@ -118,6 +119,8 @@ pub(super) enum Shape {
     Windowed,
     /// Lanes and a publisher.
     Stateless,
+    /// Lanes, merge shards that keep a table and say what changes, a publisher.
+    Updating,
 }
 
 /// Whether results also say when they were made.
@@ -161,6 +164,11 @@ impl World {
 
     pub(super) fn sql(&self) -> String {
         let (columns, select, from) = match self.shape {
+            Shape::Updating => (
+                "song BIGINT, plays BIGINT, score DOUBLE, PRIMARY KEY (song) NOT ENFORCED",
+                "SELECT song_id % 40 AS song, count(*), sum(play_score)",
+                "FROM plays GROUP BY song_id % 40 HAVING count(*) % 3 <> 0",
+            ),
             Shape::Windowed => (
                 "window_start TIMESTAMP(3), plays BIGINT, score DOUBLE",
                 "SELECT window_start, count(*), sum(play_score)",
@@ -235,7 +243,9 @@ impl World {
         let heads = self.heads(loaded).await;
         let events = heads.iter().map(|head| head.stats.events).sum();
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
-        (read_sink(self.sink.path()), events, late)
+        let lines = lines(self.sink.path());
+        let rows = if self.shape == Shape::Updating { applied(&lines) } else { lines };
+        (rows.into_iter().fold(Bag::new(), counted), events, late)
     }
 
     /// The fold of all input, without Weir.
@@ -247,18 +257,53 @@ impl World {
         match self.shape {
             Shape::Windowed => windows(songs, scores, times),
             Shape::Stateless => doubled(songs, scores),
+            Shape::Updating => totals(songs, scores),
         }
     }
 }
 
-fn read_sink(folder: &Path) -> Bag {
-    let mut bag = Bag::new();
-    for entry in std::fs::read_dir(folder).expect("sink").flatten().filter(|entry| entry.path().is_file()) {
-        for line in std::fs::read_to_string(entry.path()).expect("file").lines() {
-            *bag.entry(line.to_owned()).or_default() += 1;
+fn counted(mut bag: Bag, row: String) -> Bag {
+    *bag.entry(row).or_default() += 1;
+    bag
+}
+
+/// Lines of the sink, in the order in which they were written.
+fn lines(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("sink").flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = entries.filter(|path| path.is_file()).collect();
+    files.sort();
+    let text = |path| std::fs::read_to_string(path).expect("file");
+    files.into_iter().flat_map(|path| text(path).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+/// What counts in the end of a changelog of `song,plays,score,op,epoch`: rows `song,plays,score`.
+fn applied(lines: &[String]) -> Vec<String> {
+    let mut rows: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+    for line in lines {
+        let (rest, epoch) = line.rsplit_once(',').expect("an epoch");
+        let (row, op) = rest.rsplit_once(',').expect("what happened");
+        let (song, epoch) = (row.split(',').next().expect("a song"), epoch.parse().expect("a number"));
+        let earlier = rows.get(song).map(|(epoch, _)| *epoch);
+        assert!(earlier.is_none_or(|earlier| earlier < epoch), "{line}: older than what was said before");
+        assert_eq!(op != "+I", earlier.is_some(), "{line}: it was {earlier:?} before");
+        if op == "-D" {
+            rows.remove(song);
+        } else {
+            rows.insert(song, (epoch, row));
         }
     }
-    bag
+    rows.into_values().map(|(_, row)| row.to_owned()).collect()
+}
+
+/// Bag of `song,plays,score` of those songs whose number of plays is no multiple of three.
+fn totals(songs: &[i64], scores: &[f64]) -> Bag {
+    let mut totals: BTreeMap<i64, (u64, f64)> = BTreeMap::new();
+    for (song, score) in songs.iter().zip(scores) {
+        let total = totals.entry(song % 40).or_default();
+        *total = (total.0 + 1, total.1 + score);
+    }
+    let rows = totals.into_iter().filter(|(_, (plays, _))| plays % 3 != 0);
+    rows.map(|(song, (plays, score))| format!("{song},{plays},{score:?}")).fold(Bag::new(), counted)
 }
 
 /// Bag of `song_id,score`.

@@ -40,9 +40,9 @@ fn rows(schema: &SchemaRef, seed: u64, count: usize, windows: u64) -> RecordBatc
     RecordBatch::try_new(Arc::clone(schema), columns).expect("rows of the job's columns")
 }
 
-fn merge(bytes_max: usize) -> MergeOperator {
+fn merge(bytes_max: usize) -> WindowOperator {
     let budget = StateBudget { bytes_max, ..StateBudget::default() };
-    block_on(MergeOperator::new(&pipeline(), KEY_GROUPS, budget)).expect("it plans").expect("it has a window")
+    block_on(WindowOperator::new(&pipeline(), KEY_GROUPS, budget)).expect("it plans").expect("it has a window")
 }
 
 /// Partials of epochs whose watermark stays behind every row, and the rows that travel as rows.
@@ -59,7 +59,7 @@ fn epochs(count: u64) -> Vec<crate::LaneEpoch> {
         .collect()
 }
 
-fn fold(operator: &mut MergeOperator, epoch: &crate::LaneEpoch) {
+fn fold(operator: &mut WindowOperator, epoch: &crate::LaneEpoch) {
     for partial in &epoch.partials {
         operator.merge(partial).expect("partials fold");
     }
@@ -68,8 +68,8 @@ fn fold(operator: &mut MergeOperator, epoch: &crate::LaneEpoch) {
     }
 }
 
-fn checkpoint(operator: &mut MergeOperator) -> RecordBatch {
-    let mut pass = CheckpointPass::default();
+fn checkpoint(operator: &mut WindowOperator) -> RecordBatch {
+    let mut pass = PanePass::default();
     let mut parts = Vec::new();
     while let Some(rows) = operator.checkpoint(&mut pass).expect("the state is given") {
         parts.push(rows);
@@ -77,7 +77,7 @@ fn checkpoint(operator: &mut MergeOperator) -> RecordBatch {
     datafusion::arrow::compute::concat_batches(operator.partial_schema(), &parts).expect("parts of one schema")
 }
 
-fn fired(operator: &mut MergeOperator, after: Watermark) -> RecordBatch {
+fn fired(operator: &mut WindowOperator, after: Watermark) -> RecordBatch {
     let batches = block_on(operator.fire(after)).expect("it fires");
     datafusion::arrow::compute::concat_batches(operator.output_schema(), &batches).expect("batches of one schema")
 }

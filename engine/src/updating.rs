@@ -1,0 +1,201 @@
+//! The merge stage of GROUP BY without a window: whatever a batch changes is given at once, as a changelog.
+//!
+//! ```text
+//! partials --KeyedTable--> results before | after  --output fragment (conditions, projections)-->  what is left of each pair
+//!                                                                                                      |
+//!                 + after only: +I    before and after: +U (-U first, for a sink that takes retractions)    before only: -D
+//! ```
+//! Each row on its way through the fragment bears `__change`: twice the number of its group in the batch, plus one if it is the result
+//! after. So a condition may drop the one, the other or both.
+//!
+//! | column of the changelog | type | meaning |
+//! | --- | --- | --- |
+//! | `__op` | Int8 | [`Op`] |
+//! | the sink's columns | | |
+//!
+//! Rows of groups that had a result come first, each part in the order in which its groups were touched: that of the recipe (R2).
+//! Invariants: RP-1, EO-2 (see `model::invariants`).
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
+use weir_plan::{Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees};
+
+use crate::EngineError;
+use crate::fragment::FragmentRunner;
+use crate::keyed_table::{Change, KeyedTable, TablePass};
+use crate::pane_table::PaneShape;
+
+/// Runs a merge shard's batches and holds its keyed table.
+#[derive(Debug)]
+pub(crate) struct UpdatingOperator {
+    output: FragmentRunner,
+    shape: Arc<PaneShape>,
+    sees: Sees,
+    changes: Changes,
+    output_schema: SchemaRef,
+    table: KeyedTable,
+    /// Partials of the batch under way, in order.
+    batch: Vec<RecordBatch>,
+}
+
+impl UpdatingOperator {
+    /// Plans the merge stage of `pipeline`, without state. `None` if it has no updating aggregate.
+    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
+        let Some(stage) = &pipeline.aggregate else { return Ok(None) };
+        let Grouping::Updating { sees } = stage.grouping else { return Ok(None) };
+        let input = FragmentRunner::new(&pipeline.input).await?;
+        let output = FragmentRunner::new(&stage.output).await?;
+        let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
+        let changes = pipeline.sink.changes.clone();
+        let output_schema = changelog_schema(output.output_schema(), &changes);
+        let table = KeyedTable::new(&shape)?;
+        Ok(Some(Self { output, shape, sees, changes, output_schema, table, batch: Vec::new() }))
+    }
+
+    pub(crate) fn adopt(&mut self, other: Self) {
+        self.table = other.table;
+    }
+
+    pub(crate) fn partial_schema(&self) -> &SchemaRef {
+        &self.shape.partial_schema
+    }
+
+    pub(crate) fn output_schema(&self) -> &SchemaRef {
+        &self.output_schema
+    }
+
+    pub(crate) fn groups(&self) -> usize {
+        self.table.groups()
+    }
+
+    pub(crate) fn changed(&self) -> usize {
+        self.table.changed()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.bytes()
+    }
+
+    /// Takes partial rows of the batch.
+    pub(crate) fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
+        self.check(partials)?;
+        self.batch.push(partials.clone());
+        Ok(())
+    }
+
+    pub(crate) fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
+        self.check(rows)?;
+        self.table.restore(&self.shape, rows)
+    }
+
+    pub(crate) fn checkpoint(&mut self, pass: &mut TablePass) -> Result<Option<RecordBatch>, EngineError> {
+        self.table.store_next(&self.shape, pass)
+    }
+
+    /// Ends the batch: folds it and gives what it changed.
+    pub(crate) async fn fire(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
+        let batch = std::mem::take(&mut self.batch);
+        let wants_before = self.sees == Sees::BeforeAndAfter;
+        let Some(change) = self.table.apply(&self.shape, &batch, wants_before)? else { return Ok(Vec::new()) };
+        let given = results(self.output.input_schema(), &change)?;
+        let left = self.output.run(given).await?;
+        self.changelog(&left, &change)
+    }
+
+    fn check(&self, rows: &RecordBatch) -> Result<(), EngineError> {
+        if rows.num_columns() == self.shape.partial_schema.fields().len() {
+            return Ok(());
+        }
+        Err(EngineError::schema("partial rows", &self.shape.partial_schema, &rows.schema()))
+    }
+
+    /// What happened to each group, by what the fragment left of its results.
+    fn changelog(&self, left: &[RecordBatch], change: &Change) -> Result<Vec<RecordBatch>, EngineError> {
+        let rows = concat_batches(self.output.output_schema(), left)?;
+        if rows.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let last = rows.num_columns() - 1;
+        let numbers = rows.column(last).as_primitive::<UInt32Type>();
+        let mut log = Log::default();
+        match self.sees {
+            Sees::After => log.of_results(numbers, change.existing),
+            Sees::BeforeAndAfter => log.of_pairs(numbers, change.groups(), &self.changes),
+        }
+        let rows = take_record_batch(&rows, &UInt32Array::from(log.rows))?;
+        let mut columns: Vec<ArrayRef> = rows.columns()[..last].to_vec();
+        if self.changes.has_op() {
+            columns.insert(0, Arc::new(Int8Array::from(log.ops)));
+        }
+        Ok(vec![RecordBatch::try_new(Arc::clone(&self.output_schema), columns)?])
+    }
+}
+
+/// Rows of a changelog: which row of the fragment's output, and what happened to it.
+#[derive(Default)]
+struct Log {
+    rows: Vec<u32>,
+    ops: Vec<i8>,
+}
+
+impl Log {
+    fn push(&mut self, row: u32, op: Op) {
+        self.rows.push(row);
+        self.ops.push(op as i8);
+    }
+
+    /// All rows are results after a change.
+    fn of_results(&mut self, numbers: &UInt32Array, existing: usize) {
+        for (row, number) in (0u32..).zip(numbers.values()) {
+            let op = if ((number / 2) as usize) < existing { Op::UpdateAfter } else { Op::Insert };
+            self.push(row, op);
+        }
+    }
+
+    /// Pairs of results, of which either may be missing.
+    fn of_pairs(&mut self, numbers: &UInt32Array, groups: usize, changes: &Changes) {
+        let mut pairs: Vec<[Option<u32>; 2]> = vec![[None; 2]; groups];
+        for (row, number) in (0u32..).zip(numbers.values()) {
+            pairs[(number / 2) as usize][(number % 2) as usize] = Some(row);
+        }
+        for pair in pairs {
+            match pair {
+                [Some(before), Some(after)] => {
+                    if *changes == Changes::Retract {
+                        self.push(before, Op::UpdateBefore);
+                    }
+                    self.push(after, Op::UpdateAfter);
+                }
+                [Some(before), None] => self.push(before, Op::Delete),
+                [None, Some(after)] => self.push(after, Op::Insert),
+                [None, None] => {}
+            }
+        }
+    }
+}
+
+/// Columns of the changelog of a fragment whose last column is `__change`.
+fn changelog_schema(output: &SchemaRef, changes: &Changes) -> SchemaRef {
+    let op = changes.has_op().then(|| Arc::new(Field::new(OP_COLUMN, DataType::Int8, false)));
+    let columns = output.fields().iter().take(output.fields().len() - 1).cloned();
+    Arc::new(Schema::new(op.into_iter().chain(columns).collect::<Vec<_>>()))
+}
+
+/// Rows of the output fragment: results before, if they were asked for, then results after.
+fn results(schema: &SchemaRef, change: &Change) -> Result<Vec<RecordBatch>, EngineError> {
+    let part = |results: &[ArrayRef], groups: usize, side: u32| {
+        let mut columns: Vec<ArrayRef> = change.keys.iter().map(|key| key.slice(0, groups)).collect();
+        columns.extend(results.iter().cloned());
+        let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        columns.push(Arc::new(UInt32Array::from_iter_values((0..groups).map(|group| 2 * group + side))));
+        RecordBatch::try_new(Arc::clone(schema), columns)
+    };
+    let before = change.before.as_ref().map(|before| part(before, change.existing, 0)).transpose()?;
+    Ok(before.into_iter().chain([part(&change.after, change.groups(), 1)?]).collect())
+}
+
+#[cfg(test)]
+mod tests;

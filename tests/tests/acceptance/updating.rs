@@ -1,0 +1,81 @@
+//! GROUP BY without a window: the changelog, applied by key, is the batch result, whatever is killed and however it is cut.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use datafusion::prelude::{JsonReadOptions, SessionContext};
+use weir_connectors::generate::Plays;
+
+use crate::killing::ended_within;
+use crate::support::{Bag, Case, applied, assert_ok, assert_same, bag, lines};
+
+/// Songs of which some fall out again: a condition on a result that changes.
+const QUERY: &str =
+    "SELECT song_id, count(*) AS plays, sum(play_score) AS score FROM plays GROUP BY song_id HAVING count(*) % 5 <> 0";
+
+fn with_query(case: &Case) {
+    let sql = format!(
+        "CREATE TABLE plays (song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)
+         ) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE totals (song_id BIGINT, plays BIGINT, score DOUBLE, PRIMARY KEY (song_id) NOT ENFORCED)
+           WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO totals {QUERY};",
+        case.input().display(),
+        case.output().display()
+    );
+    std::fs::write(case.script(), sql).expect("the script can be written");
+}
+
+fn found(case: &Case) -> Bag {
+    let rows = applied(&lines(&case.output()), &["song_id"]);
+    let mut bag = Bag::new();
+    for row in rows {
+        let row: serde_json::Value = serde_json::from_str(&row).expect("a row is JSON");
+        let text = format!("{}|{}|{:?}", row["song_id"], row["plays"], row["score"].as_f64().expect("a sum"));
+        *bag.entry(text).or_default() += 1;
+    }
+    bag
+}
+
+async fn expected(input: &Path) -> Bag {
+    let context = SessionContext::new();
+    let schema = Plays::schema();
+    let options = JsonReadOptions::default().schema(&schema).file_extension("json");
+    context.register_json("plays", input.display().to_string(), options).await.expect("input registers");
+    bag(&context.sql(QUERY).await.expect("batch plans").collect().await.expect("batch runs"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_results_do_not_depend_on_how_a_job_is_run() {
+    for (parallelism, interval, invoke) in
+        [("1", "5ms", "thread"), ("2", "50ms", "thread"), ("7", "5ms", "thread"), ("2", "1s", "thread"), ("2", "10ms", "process")]
+    {
+        let case = Case::new(40_000, 2);
+        with_query(&case);
+        let arguments = ["--parallelism", parallelism, "--commit-interval", interval, "--invoke", invoke];
+        assert_ok(&case.run(&arguments).arg("--durability").arg("process").output().expect("weir starts"));
+        assert_same(&format!("{arguments:?}"), &found(&case), &expected(&case.input()).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_killed_over_and_over_says_each_change_once() {
+    let case = Case::new(1_500_000, 1);
+    with_query(&case);
+    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
+    let mut kills = 0;
+    for attempt in 0u64.. {
+        assert!(attempt < 400, "the job makes no progress under kills");
+        let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+        let life = if kills < 12 { Duration::from_millis(60 + attempt * 7 % 60) } else { Duration::from_secs(120) };
+        if ended_within(&mut child, life).await {
+            break;
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it is dead");
+        kills += 1;
+    }
+    assert!(kills >= 10, "only {kills} kills before the job was done: give it more rows");
+    assert_same("after kills", &found(&case), &expected(&case.input()).await);
+}

@@ -1,2 +1,0 @@
-CREATE TABLE out (a DOUBLE) WITH ('connector' = 'blackhole');
-INSERT INTO out SELECT AVG(units) FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(etime), INTERVAL '1' SECOND)) GROUP BY window_start, window_end;
