@@ -66,7 +66,8 @@ impl Worker {
     }
 
     pub(crate) async fn open(config: &Config) -> Result<Self, OpenError> {
-        let mut ctx = open::open(config).await?.ctx;
+        // Who submitted the job has tested the table: a cold start need not.
+        let mut ctx = open::open_for_invocation(config).await?.ctx;
         // Nobody sees a function die over and over.
         ctx.tuning.vanished_max = VANISHED_MAX;
         Ok(Self { ctx, loaded: Mutex::new(Recent::new(LOADED_MAX)) })
