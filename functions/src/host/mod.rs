@@ -116,6 +116,8 @@ fn spawn_server(
         if let Err(panic) = std::panic::catch_unwind(serving) {
             give_up(&ctx, &slots, WorkerError::Task(format!("worker {number} panicked: {}", said(panic.as_ref()))));
         }
+        // The last to let go of the context signs the process off: not after its end has been told.
+        drop(ctx);
         let _ = done.send(());
     };
     let thread = std::thread::Builder::new().name(format!("weir-worker-{number}")).spawn(serve);
