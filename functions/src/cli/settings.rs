@@ -85,8 +85,8 @@ impl Running {
 /// What the name of each of our variables begins with.
 const PREFIX: &str = "WEIR_";
 /// Variables that are no flag's: the token itself, the log, and what only functions, scripts and tests read.
-const OTHER_VARIABLES: [&str; 5] =
-    ["WEIR_TOKEN", "WEIR_LOG", "WEIR_WORKER_FUNCTION", "WEIR_DISPATCH_QUEUE", "WEIR_UPDATE_GOLDENS"];
+const OTHER_VARIABLES: [&str; 6] =
+    ["WEIR_TOKEN", "WEIR_AUTH", "WEIR_LOG", "WEIR_WORKER_FUNCTION", "WEIR_DISPATCH_QUEUE", "WEIR_UPDATE_GOLDENS"];
 /// Beginnings of the names that scripts and tests have for theirs.
 const OTHER_PREFIXES: [&str; 9] = [
     "WEIR_TEST_",
