@@ -78,7 +78,6 @@ fn killed_at(shape: Shape, moment: Moment, n: u64) -> bool {
         let mut reader = PastReader::default();
         reader.act(&ctx, &world, &loaded, &Dice::new(0)).await;
         reader.look(&world).await;
-        assert!(reader.looked > 0, "{what}: a finished job still names objects");
     });
     kills > 0 || life.calls() >= n
 }
