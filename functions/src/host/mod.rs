@@ -184,7 +184,8 @@ fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerErr
         Ok(Left::More) => slots.go_on(index, now),
         Ok(Left::Fenced) => slots.again(index, now),
         Ok(Left::Idle) => slots.again(index, now + 10_000),
-        Ok(Left::Held) => slots.again(index, now + 50_000),
+        // No success: after a failure shards rest, held by nobody, and what failed must still be counted then.
+        Ok(Left::Held) => slots.retry(index, now + 50_000),
         Err(error) => {
             let failures = slots.failed(index);
             if error.failure() == Failure::Lasting || failures >= failures_max(&error) {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use stateright::{Checker, Expectation, HasDiscoveries, Model};
+use stateright::{Checker, CheckerBuilder, Expectation, HasDiscoveries, Model};
 use weir_model::decide::Advance;
 use weir_model::head::Owner;
 use weir_model::{
@@ -101,7 +101,26 @@ where
     M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
     M::Action: Clone + Debug + PartialEq,
 {
-    let checker = model.checker().spawn_bfs().join();
+    check(name, model.checker(), states_min);
+}
+
+/// As [`explore`], of all ways of at most `steps_max` steps: for models too large to be explored to the end.
+pub(crate) fn explore_ways_of<M>(name: &str, model: M, states_min: usize, steps_max: usize)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
+    check(name, model.checker().target_max_depth(steps_max), states_min);
+}
+
+fn check<M>(name: &str, checker: CheckerBuilder<M>, states_min: usize)
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync + 'static,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let checker = checker.spawn_bfs().join();
     let states = checker.unique_state_count();
     println!("{name}: {states} states, {} steps, {} deep, no counterexample", checker.state_count(), checker.max_depth());
     let mut discoveries = checker.discoveries();
