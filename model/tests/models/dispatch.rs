@@ -453,7 +453,7 @@ const INTERRUPTIONS: Mishaps = Mishaps { failed: 1, forgotten: 1, ..NO_MISHAP };
 const DEADLINES: Mishaps = Mishaps { handed_on: 1, failed: 1, ..NO_MISHAP };
 
 /// Steps of the ways that are explored: half as many again as any flaw needs.
-const WAY_MAX: usize = 20;
+const WAY_MAX: usize = 17;
 
 #[test]
 fn no_epoch_is_left_unseen_by_workers_that_must_be_called() {
