@@ -96,8 +96,8 @@ pub fn deletable(named: &[Named]) -> Vec<String> {
     fallen.difference(&live).map(|object| (*object).clone()).collect()
 }
 
-/// Deletes objects; one that is gone already is fine. Returns how many the store says it deleted: some count those that were gone. Manifests last and oldest first: whoever goes on after a
-/// crash still finds the way to the rest.
+/// Deletes objects; one that is gone already is fine. Returns how many the store says it deleted: some count those that were gone.
+/// Manifests last and oldest first: whoever goes on after a crash still finds the way to the rest.
 ///
 /// # Errors
 /// [`StateError::Store`] naming the first object that the store kept; others may be gone.

@@ -452,7 +452,7 @@ const INTERRUPTIONS: Mishaps = Mishaps { failed: 1, forgotten: 1, ..NO_MISHAP };
 /// Workers whose time is over, calls that fail.
 const DEADLINES: Mishaps = Mishaps { handed_on: 1, failed: 1, ..NO_MISHAP };
 
-/// Steps of the ways that are explored: half as many again as any flaw needs.
+/// Steps of the ways that are explored: nearly twice as many as any flaw needs.
 const WAY_MAX: usize = 17;
 
 #[test]

@@ -1,7 +1,8 @@
 //! The protocol, explored: each model calls the real `decide_*` functions and draws apart what happened and what was heard.
 //!
 //! A rule that was found broken in an earlier draft is kept as a *flaw*: a variant of the model that the checker must refute. A model
-//! without a flaw must be explored to the end without a counterexample, and must have met the situations it is about.
+//! without a flaw must be explored to the end ([`dispatch`], which is too large, to a number of steps) without a counterexample, and must
+//! have met the situations it is about.
 //!
 //! | model | rules | invariants |
 //! | --- | --- | --- |
