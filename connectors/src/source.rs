@@ -149,6 +149,22 @@ pub enum SourceError {
         /// What does not fit, and what to do.
         message: String,
     },
+    /// A server does not answer, or asks to try again.
+    #[error("{place} does not answer: {message}")]
+    Away {
+        /// The server and what in it.
+        place: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// A server refuses what it is given.
+    #[error("{place}: {message}")]
+    Refused {
+        /// The server and what in it.
+        place: String,
+        /// What it says, and what to do.
+        message: String,
+    },
     /// Arrow refused.
     #[error("decoding: {0}")]
     Arrow(#[from] arrow::error::ArrowError),

@@ -170,6 +170,10 @@ impl CoordinationStore for CountingTable {
         self.inner.changes()
     }
 
+    fn hears_others(&self) -> bool {
+        self.inner.hears_others()
+    }
+
     fn feed_reads(&self) -> u64 {
         self.inner.feed_reads()
     }

@@ -198,6 +198,11 @@ pub trait CoordinationStore: Send + Sync + fmt::Debug {
     /// Subscribes to the change feed from now on.
     fn changes(&self) -> Changes;
 
+    /// Whether the change feed also tells of what other processes write, sooner or later.
+    fn hears_others(&self) -> bool {
+        false
+    }
+
     /// Paid requests made so far to read the change feed.
     fn feed_reads(&self) -> u64 {
         0
@@ -213,7 +218,16 @@ impl Changes {
         Self(receiver)
     }
 
-    /// Completes after the next change since this was last called.
+    /// Whether there was a change since it, or [`Self::next`], last said so.
+    pub fn heard(&mut self) -> bool {
+        let heard = self.0.has_changed().unwrap_or(false);
+        if heard {
+            self.0.mark_unchanged();
+        }
+        heard
+    }
+
+    /// Completes after the next change since it, or [`Self::heard`], last said so.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
             // The table is gone, so nothing will ever change.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
-use weir_model::Watermark;
+use weir_model::{Watermark, check_invariant};
 use weir_plan::Pipeline;
 
 use crate::EngineError;
@@ -42,6 +42,18 @@ pub struct LaneEpoch {
     pub events: u64,
     /// Rows that a filter dropped.
     pub filtered: u64,
+    /// Rows folded into the partials.
+    pub folded: u64,
+}
+
+impl LaneEpoch {
+    /// Rows that it accounts for: folded, passed on, held back, set aside or dropped.
+    fn accounted(&self) -> u64 {
+        let count = |rows: &mut dyn Iterator<Item = &RecordBatch>| rows.map(|rows| rows.num_rows() as u64).sum::<u64>();
+        let misfits = count(&mut self.misfits.iter().map(|(_, rows)| rows));
+        let passed = count(&mut self.rows.iter().chain(&self.behind));
+        self.folded + passed + misfits + self.failed.len() as u64 + self.filtered
+    }
 }
 
 /// Runs a lane's batches.
@@ -189,6 +201,7 @@ impl LaneOperator {
                     std::collections::btree_map::Entry::Vacant(entry) => entry.insert(PaneTable::new(&shape)?),
                 };
                 table.update(&shape, &rows, &mut self.scratch)?;
+                self.epoch.folded += rows.num_rows() as u64;
             }
         }
         Ok(())
@@ -245,6 +258,8 @@ impl LaneOperator {
             epoch.behind = Some(concat_batches(&self.behind_schema, &std::mem::take(&mut self.behind))?);
         }
         self.before = self.after;
+        let (events, accounted) = (epoch.events, epoch.accounted());
+        check_invariant!(Eo1, events == accounted, "{events} rows were read, {accounted} are accounted for");
         Ok(epoch)
     }
 }

@@ -8,10 +8,10 @@ use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use weir_connectors::files::{self, FileListing, FileSource};
 use weir_connectors::generate::{DatagenSource, NexmarkSource, PlaySource};
-use weir_connectors::sink::FileTarget;
+use weir_connectors::sink::{FileTarget, PostgresTarget};
 use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_model::{Clock, ShardKey};
-use weir_plan::{SinkTable, SourceTable, nearest};
+use weir_plan::{Changes, SinkTable, SourceTable, nearest};
 
 use crate::changelog;
 use crate::stream::Attached;
@@ -46,6 +46,8 @@ impl Pinned {
 pub enum Target {
     /// Files in a folder.
     Files(FileTarget),
+    /// A PostgreSQL table.
+    Postgres(Box<PostgresTarget>),
     /// Lines on standard output.
     Print,
 }
@@ -89,7 +91,7 @@ impl LocalConnectors {
 }
 
 const SOURCES: [&str; 5] = ["filesystem", "http", "datagen", "nexmark", "plays"];
-const SINKS: [&str; 3] = ["filesystem", "print", "blackhole"];
+const SINKS: [&str; 4] = ["filesystem", "jdbc", "print", "blackhole"];
 
 fn unknown(options: TableOptions<'_>, known: &[&str]) -> OptionsError {
     let connector = options.get("connector").unwrap_or_default();
@@ -139,6 +141,14 @@ impl Connectors for LocalConnectors {
         let options = TableOptions { table: &table.name, options: &table.options };
         match options.get("connector") {
             Some("filesystem") => Ok(Target::Files(FileTarget::new(options, changelog::sink_schema(table), shard, self.fsync)?)),
+            Some("jdbc") => {
+                let key = match &table.changes {
+                    Changes::Upsert { key } => key.clone(),
+                    Changes::Append | Changes::Retract => Vec::new(),
+                };
+                let target = PostgresTarget::new(options, Arc::clone(&table.schema), key, shard)?;
+                Ok(Target::Postgres(Box::new(target)))
+            }
             Some("print" | "blackhole") => options.only(&["connector"]).map(|()| Target::Print),
             _ => Err(unknown(options, &SINKS)),
         }

@@ -21,6 +21,7 @@ pub mod config;
 pub mod context;
 pub mod cost;
 pub mod open;
+mod query;
 
 pub mod progress;
 mod recent;

@@ -155,6 +155,15 @@ pub(crate) async fn release(ctx: &Ctx, loaded: &Loaded) -> Result<(), WorkerErro
     Ok(())
 }
 
+/// Columns of a stream.
+///
+/// # Errors
+/// [`JobError::Options`] if they cannot be read.
+pub(crate) async fn columns_of(ctx: &Ctx, stream: &Attached) -> Result<SchemaRef, JobError> {
+    let schema = weir_ingest::read_schema(&ingest_seams(ctx), &stream.row).await;
+    schema.map_err(|error| JobError::Options(format!("stream {:?}: {error}", stream.row.name)))
+}
+
 /// What appending to streams needs of a context.
 #[must_use]
 pub fn ingest_seams(ctx: &Ctx) -> weir_ingest::Seams {

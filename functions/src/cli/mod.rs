@@ -1,4 +1,4 @@
-//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | partials | late | dead | table | generate | bench`.
+//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | table | generate | bench`.
 
 mod bench;
 mod cost;
@@ -8,6 +8,7 @@ mod kept;
 mod live;
 mod named;
 mod partials;
+mod query;
 mod run;
 mod serve;
 mod settings;
@@ -64,6 +65,12 @@ enum Command {
     /// Makes, lists and closes streams
     #[command(subcommand)]
     Stream(stream::StreamCommand),
+    /// Answers SQL over results, open windows, tables by key, late rows, dead letters and streams
+    ///
+    /// Reads what is committed, as one consistent cut, while the job runs or after it ended. Tables are named SCHEMA.TABLE, or
+    /// "JOB".SCHEMA.TABLE where the store has several jobs; without a schema it is a table of results.
+    #[command(after_help = QUERY_EXAMPLE)]
+    Query(query::QueryArgs),
     /// Lists the Parquet files that hold the partials of a job's open windows, for any engine to read
     ///
     /// A job that runs deletes such files once it no longer needs them: --copy DIR gives copies that stay.
@@ -121,6 +128,13 @@ const INGEST_EXAMPLE: &str = "Examples
 const COST_EXAMPLE: &str = "Example: a million events, with the quantities that weir bench prints
   weir cost --events 1e6 --puts 0.65 --gets 0.11 --write-units 11.2 --read-units 1.5 --function-seconds 0.2";
 
+const QUERY_EXAMPLE: &str = "Examples: what there is to ask; results; windows that are still open; why rows were refused
+  weir query
+  weir query 'SELECT song_id, sum(plays) FROM hot GROUP BY song_id ORDER BY 2 DESC LIMIT 10'
+  weir query 'SELECT * FROM live.hot WHERE song_id = 7' --follow
+  weir query 'SELECT reason, count(*) FROM dead.hot GROUP BY reason' --format csv > reasons.csv
+  weir query --serve & psql -h 127.0.0.1 -p 5433 weir weir";
+
 const PARTIALS_EXAMPLE: &str = "Example: the open windows of a job that runs
   weir partials hot_songs --copy now
   duckdb -c \"SELECT song_id, sum(plays__count) FROM 'now/*.parquet' GROUP BY song_id\"";
@@ -162,6 +176,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Serve(args) => serve::serve(&args).await,
         Command::Ingest(args) => ingest::ingest(&args).await,
         Command::Stream(command) => stream::stream(&command).await,
+        Command::Query(args) => query::query(&args).await,
         Command::Partials(args) => partials::partials(&args).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,

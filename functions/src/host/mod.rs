@@ -201,7 +201,7 @@ fn settle(ctx: &Ctx, slots: &Slots, index: usize, result: Result<Left, WorkerErr
 /// Failures in a row that are borne.
 fn failures_max(error: &WorkerError) -> u32 {
     let away = match error {
-        WorkerError::Table(_) => true,
+        WorkerError::Table(_) | WorkerError::Source(weir_connectors::SourceError::Away { .. }) => true,
         WorkerError::State(error) => error.kind() == weir_state::Kind::Retry,
         _ => false,
     };

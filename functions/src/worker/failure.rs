@@ -23,7 +23,7 @@ impl WorkerError {
         match self {
             Self::Table(StoreError::Determinate(_) | StoreError::Indeterminate(_))
             | Self::State(weir_state::StateError::Store { .. })
-            | Self::Source(weir_connectors::SourceError::Store { .. })
+            | Self::Source(weir_connectors::SourceError::Store { .. } | weir_connectors::SourceError::Away { .. })
             | Self::Task(_) => Failure::Passing,
             Self::Elsewhere { failure, .. } => *failure,
             Self::Table(_)

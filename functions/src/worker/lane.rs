@@ -93,7 +93,7 @@ impl LaneShard {
             return Ok(None);
         }
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
-        let Some(read) = self.read(ctx, loaded, now_micros).await? else { return Ok(None) };
+        let Some(read) = self.read(ctx, loaded, now_micros, round.looks).await? else { return Ok(None) };
         let (shard, epoch, upto) = (self.head.shard, self.head.epoch.next(), read.upto().unwrap_or_default());
         ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Cut { shard, epoch, upto });
         let started = ctx.clock.monotonic_micros();
@@ -123,12 +123,12 @@ impl LaneShard {
         self.blocked
     }
 
-    async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64) -> Result<Option<Read>, WorkerError> {
+    async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64, looks: bool) -> Result<Option<Read>, WorkerError> {
         let skew = i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX);
         let latest_micros = now_micros.saturating_add(skew);
         match &mut self.input {
             LaneInput::Source(reader) => source::read(reader.as_mut(), ctx, &self.head, &mut self.operator, latest_micros).await,
-            LaneInput::Stream(stream) => stream.read(ctx, &self.head, &mut self.operator, latest_micros).await,
+            LaneInput::Stream(stream) => stream.read(ctx, &self.head, &mut self.operator, latest_micros, looks).await,
         }
     }
 

@@ -30,7 +30,7 @@ pub(super) struct MergeShard {
 }
 
 /// Rows of one epoch of one upstream shard, in the order in which they are folded (R2).
-struct EpochInput {
+pub(super) struct EpochInput {
     partials: Vec<RecordBatch>,
     behind: Vec<RecordBatch>,
 }
@@ -83,7 +83,7 @@ impl MergeShard {
 
     /// Runs a batch if there is something to say (C4), and adds its commit to the round.
     pub(super) async fn run_if_needed(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
-        for upstream in &mut self.upstream {
+        for upstream in self.upstream.iter_mut().filter(|_| round.looks) {
             upstream.learn(ctx).await?;
         }
         let receiver = self.head.shard.shard;
@@ -187,7 +187,7 @@ impl MergeShard {
     }
 }
 
-async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<EpochInput, WorkerError> {
+pub(super) async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<EpochInput, WorkerError> {
     Ok(EpochInput {
         partials: rows_of(ctx, unread, SegmentKind::Exchange, receiver).await?,
         behind: rows_of(ctx, unread, SegmentKind::Behind, receiver).await?,
@@ -195,7 +195,11 @@ async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<Ep
 }
 
 /// Folds epochs in order; returns the rows whose window had fired before the batch (R3).
-async fn fold(operator: &mut MergeOperator, input: &[EpochInput], before: Watermark) -> Result<Vec<RecordBatch>, WorkerError> {
+pub(super) async fn fold(
+    operator: &mut MergeOperator,
+    input: &[EpochInput],
+    before: Watermark,
+) -> Result<Vec<RecordBatch>, WorkerError> {
     let mut late = Vec::new();
     for epoch in input {
         for rows in &epoch.partials {
@@ -229,7 +233,7 @@ fn publish(
 
 /// Checkpoint, then every batch since, from its recipe; a batch that gives another result than the one committed stops everything
 /// (R1, RP-1). Returns what was replayed.
-async fn rebuild(
+pub(super) async fn rebuild(
     ctx: &Ctx,
     loaded: &Loaded,
     head: &Head,
@@ -288,7 +292,7 @@ async fn replay(
     let late = fold(operator, &input, recipe.watermark_before).await?;
     let rows = operator.fire(recipe.watermark_after).await?;
     // The digest is that of the bytes that would be stored; the objects themselves are not needed again.
-    let mut scratch = Round::new(ctx);
+    let mut scratch = Round::new(ctx, false);
     let published = publish(&mut scratch, ctx, Maker::new(head, loaded), operator, &rows, &late, keeps_results)?;
     let found = published.digest();
     if found == recipe.digest {

@@ -16,6 +16,8 @@ mod edge;
 mod failure;
 mod lane;
 mod learn;
+pub(crate) mod look;
+mod looks;
 mod merge;
 mod publisher;
 mod round;
@@ -39,12 +41,10 @@ pub(crate) use claiming::is_held;
 use committer::Committer;
 pub use failure::Failure;
 use lane::LaneShard;
+use looks::Looks;
 use merge::MergeShard;
 use publisher::PublisherShard;
 use round::Round;
-
-/// Longest time between two looks at heads of other processes.
-const PATIENCE_MAX: Duration = Duration::from_millis(50);
 
 /// Longest idle time of a worker that did not get all of its shards.
 const LINGER_INCOMPLETE: Duration = Duration::from_millis(500);
@@ -265,14 +265,14 @@ impl Worker {
         // Shards that somebody else held may be free by now: only leaving finds out.
         let linger = if complete { ctx.tuning.linger } else { ctx.tuning.linger.min(LINGER_INCOMPLETE) };
         let linger = i64::try_from(linger.as_micros()).unwrap_or(i64::MAX);
-        let mut changes = ctx.table.changes();
+        let mut looks = Looks::new(ctx);
         let began = ctx.clock.monotonic_micros();
         let mut rounds = 0;
         let mut asked = i64::MIN / 2;
         let mut idle_since = None;
-        let mut idle_rounds = 0;
         loop {
-            let mut round = Round::new(ctx);
+            let looked = looks.take(ctx.clock.monotonic_micros());
+            let mut round = Round::new(ctx, looked);
             self.run_round(ctx, loaded, &mut round).await?;
             if round.is_empty() {
                 // What was computed ahead must be committed before others, or we, can build on it.
@@ -289,17 +289,17 @@ impl Worker {
                 }
                 // What has come and only waits for more is nobody else's to take.
                 if now - since >= linger && !self.gathers() {
-                    return Ok(if self.has_more() { Left::More } else { Left::Idle });
+                    if looked {
+                        return Ok(if self.has_more() { Left::More } else { Left::Idle });
+                    }
+                    // Who leaves for want of work has looked for it last (C6).
+                    looks.again();
+                    continue;
                 }
-                let patience = self.patience(ctx, idle_rounds);
-                idle_rounds += 1;
-                tokio::select! {
-                    () = changes.next() => {}
-                    () = ctx.clock.sleep(patience) => {}
-                }
+                looks.wait(ctx, self.polls()).await;
             } else {
                 idle_since = None;
-                idle_rounds = 0;
+                looks.busy(ctx.clock.monotonic_micros());
                 rounds += 1;
                 // A publisher acts on its target only once the commit that names the step was heard (X5).
                 let heard = committer.submit(round).await? && (self.publishers.is_empty() || committer.drain().await?);
@@ -335,11 +335,6 @@ impl Worker {
             publisher.step(ctx, loaded, round).await?;
         }
         Ok(())
-    }
-
-    /// How long to wait before asking again: an open source often, heads of other processes ever less.
-    fn patience(&self, ctx: &Ctx, idle_rounds: u32) -> Duration {
-        if self.polls() { ctx.tuning.ask_again } else { (ctx.tuning.ask_again * (1 << idle_rounds.min(10))).min(PATIENCE_MAX) }
     }
 
     /// Whether rows have come that a lane has not taken yet: it waits for more of them until its interval is over.

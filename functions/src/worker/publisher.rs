@@ -47,7 +47,7 @@ fn sink_of(loaded: &Loaded, shard: ShardKey) -> &SinkTable {
 fn open(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<Target, WorkerError> {
     Ok(match ctx.connectors.target(sink_of(loaded, shard), shard)? {
         Target::Files(target) => Target::Files(target.owned_by(ctx.owner)),
-        Target::Print => Target::Print,
+        other @ (Target::Postgres(_) | Target::Print) => other,
     })
 }
 
@@ -131,7 +131,7 @@ impl PublisherShard {
                 Some(StepOutcome::Fenced) | None => return Ok(()),
             }
         }
-        let next = self.next(ctx, sink).await?;
+        let next = self.next(ctx, sink, round.looks).await?;
         let closed = self.upstream.iter().all(|upstream| upstream.consumed.activity == Activity::Closed);
         let finished = closed && next.is_empty();
         let says_something = acknowledged.is_some() || !next.is_empty() || finished || self.quiet_epochs() >= QUIET_EPOCHS;
@@ -152,11 +152,13 @@ impl PublisherShard {
     }
 
     /// Rows of unread epochs, up to the limits of a step.
-    async fn next(&mut self, ctx: &Ctx, sink: &SinkTable) -> Result<Vec<RecordBatch>, WorkerError> {
+    async fn next(&mut self, ctx: &Ctx, sink: &SinkTable, looks: bool) -> Result<Vec<RecordBatch>, WorkerError> {
         let mut rows = Vec::new();
         let (mut count, mut bytes) = (0, 0);
         for upstream in &mut self.upstream {
-            upstream.learn(ctx).await?;
+            if looks {
+                upstream.learn(ctx).await?;
+            }
             while count < ctx.tuning.publish_rows_max
                 && bytes < ctx.tuning.publish_bytes_max
                 && let Some(unread) = upstream.unread.pop_front()
@@ -193,6 +195,10 @@ impl PublisherShard {
                     rows_before: pending.rows_before,
                 };
                 target.carry_out(&step, &rows, self.head.generation)?
+            }
+            Target::Postgres(target) => {
+                target.carry_out(pending.number, &rows).await?;
+                StepOutcome::Done { bytes_after: 0 }
             }
             Target::Print => {
                 print(&rows)?;
@@ -275,6 +281,11 @@ impl PublisherShard {
             stats.bytes_in = bytes;
             let step = match &self.target {
                 Target::Files(target) => target.plan(&state, bytes),
+                // A step of a table is known by its number alone.
+                Target::Postgres(target) => {
+                    let file = target.place().to_owned();
+                    Step { number: state.file_number + 1, file, bytes_before: 0, rows_before: 0 }
+                }
                 Target::Print => Step { number: 0, file: String::new(), bytes_before: 0, rows_before: 0 },
             };
             let Step { number, file, bytes_before, rows_before } = step;

@@ -23,6 +23,8 @@ use crate::job::{Loaded, build};
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) id: CommitId,
+    /// Whether heads of others may say more than they did.
+    pub(super) looks: bool,
     pub(super) uploads: Vec<(String, Bytes)>,
     pub(super) heads: Vec<Head>,
 }
@@ -121,8 +123,8 @@ impl Maker {
 }
 
 impl Round {
-    pub(super) fn new(ctx: &Ctx) -> Self {
-        Self { id: ctx.ids.commit(), uploads: Vec::new(), heads: Vec::new() }
+    pub(super) fn new(ctx: &Ctx, looks: bool) -> Self {
+        Self { id: ctx.ids.commit(), looks, uploads: Vec::new(), heads: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -46,8 +46,9 @@ impl StreamInput {
         head: &Head,
         operator: &mut LaneOperator,
         latest_micros: i64,
+        looks: bool,
     ) -> Result<Option<Read>, WorkerError> {
-        for upstream in &mut self.upstream {
+        for upstream in self.upstream.iter_mut().filter(|_| looks) {
             upstream.learn(ctx).await?;
         }
         let now = ctx.clock.monotonic_micros();

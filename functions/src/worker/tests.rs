@@ -154,7 +154,7 @@ async fn the_lease_of_a_commit_is_no_longer_for_holders_that_vanished_before_it(
     assert_eq!(lease(world.head(world.lane()).await), 8 * base);
     let mut worker = Worker::load(&world.ctx, &world.loaded, &claimed.claims).await.unwrap();
     let mut committer = Committer::new(world.ctx.clone(), claimed.claims);
-    let mut round = Round::new(&world.ctx);
+    let mut round = Round::new(&world.ctx, true);
     worker.run_round(&world.ctx, &world.loaded, &mut round).await.unwrap();
     assert!(committer.submit(round).await.unwrap() && committer.drain().await.unwrap());
     let head = world.head(world.lane()).await;

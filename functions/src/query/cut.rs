@@ -1,0 +1,125 @@
+//! A consistent cut: heads read under a pin, sinks first.
+//!
+//! A receiver's head is read before those of its upstream, so what it consumed is committed there. An event is then in exactly one place:
+//! consumed, or in an entry between the two heads.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join_all;
+use weir_coordinator::{claim, retention};
+use weir_model::decide::PinDecision;
+use weir_model::retention::Pin;
+use weir_model::{Epoch, Head, JobId, ShardKey};
+use weir_state::manifest::{Entries, entries_between};
+
+use crate::context::Ctx;
+use crate::job::Loaded;
+use crate::stream::Attached;
+use crate::topology::Role;
+
+/// Heads of a job and of the streams that it reads.
+#[derive(Debug)]
+pub(super) struct Cut {
+    heads: BTreeMap<ShardKey, Head>,
+}
+
+impl Cut {
+    /// Pins the past and reads the heads. Requests: two table writes for the job and each of its streams, one read for each shard.
+    ///
+    /// # Errors
+    /// The table, or a past that cannot be pinned; nothing stays pinned then.
+    pub(super) async fn take(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<Self> {
+        let heads = async {
+            for owner in pinned(loaded) {
+                let everything = Pin { everything: true, ..Pin::default() };
+                let decision = retention::pin(ctx.table.as_ref(), owner, &reader(ctx), &everything).await?;
+                anyhow::ensure!(matches!(decision, PinDecision::Write(_)), "the past of job {:?} cannot be pinned", loaded.name);
+            }
+            let mut heads = BTreeMap::new();
+            for shards in sinks_first(loaded) {
+                let read = try_join_all(shards.into_iter().map(|shard| claim::read_head(ctx.table.as_ref(), shard))).await?;
+                heads.extend(read.into_iter().map(|(head, _)| (head.shard, head)));
+            }
+            Ok(heads)
+        };
+        match heads.await {
+            Ok(heads) => Ok(Self { heads }),
+            Err(error) => {
+                // The first error is what matters; the pin of a process that has ended is taken back by a collector.
+                drop(unpin(ctx, loaded).await);
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets go of the pin.
+    ///
+    /// # Errors
+    /// The table.
+    pub(super) async fn let_go(self, ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
+        unpin(ctx, loaded).await
+    }
+
+    /// Head of `shard`.
+    ///
+    /// # Errors
+    /// None of the job's shards.
+    pub(super) fn head(&self, shard: ShardKey) -> anyhow::Result<&Head> {
+        self.heads.get(&shard).ok_or_else(|| anyhow::anyhow!("shard {shard} is not part of the cut"))
+    }
+
+    /// Heads of the shards that `shard` reads from.
+    ///
+    /// # Errors
+    /// As [`Self::head`].
+    pub(super) fn upstream(&self, loaded: &Loaded, shard: ShardKey) -> anyhow::Result<BTreeMap<ShardKey, Head>> {
+        let heads = loaded.topology.upstream_of(shard).into_iter();
+        heads.map(|upstream| Ok((upstream, self.head(upstream)?.clone()))).collect()
+    }
+
+    /// Entries of `shard` after epoch `after`.
+    ///
+    /// # Errors
+    /// Entries that are gone although they were pinned.
+    pub(super) async fn entries(&self, ctx: &Ctx, shard: ShardKey, after: Epoch) -> anyhow::Result<Vec<weir_model::CommitEntry>> {
+        let head = self.head(shard)?;
+        match entries_between(ctx.objects.as_ref(), head, after, head.epoch.max(after)).await? {
+            Entries::Found(entries) => Ok(entries),
+            Entries::Missing => anyhow::bail!("shard {shard}: epochs after {after} are gone"),
+        }
+    }
+}
+
+fn reader(ctx: &Ctx) -> String {
+    retention::look_reader(ctx.owner)
+}
+
+/// Whose past is pinned: the job's and that of its streams.
+fn pinned(loaded: &Loaded) -> Vec<JobId> {
+    let streams = streams(loaded).map(|stream| stream.row.stream);
+    [loaded.job].into_iter().chain(streams).collect()
+}
+
+/// Streams that the job reads, each once.
+pub(super) fn streams(loaded: &Loaded) -> impl Iterator<Item = &Attached> {
+    let by_id: BTreeMap<JobId, &Attached> =
+        loaded.pinned.iter().filter_map(|pinned| pinned.stream()).map(|stream| (stream.row.stream, stream)).collect();
+    by_id.into_values()
+}
+
+async fn unpin(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
+    for owner in pinned(loaded) {
+        retention::unpin(ctx.table.as_ref(), owner, &reader(ctx)).await?;
+    }
+    Ok(())
+}
+
+/// Shards, stage by stage: those of a stage may be read in any order.
+fn sinks_first(loaded: &Loaded) -> Vec<Vec<ShardKey>> {
+    let of_role = |role: Role| {
+        let stages = loaded.topology.stages.iter().filter(move |stage| stage.role == role);
+        stages.flat_map(|stage| loaded.topology.shards(stage.id)).collect()
+    };
+    let streams = streams(loaded).flat_map(|stream| stream.row.shards()).collect();
+    vec![of_role(Role::Publish), of_role(Role::Merge), of_role(Role::Lane), streams]
+}

@@ -1,0 +1,98 @@
+//! The state of a merge shard at a cut, for who only looks: no claim, nothing written, nothing left behind.
+
+use std::collections::BTreeMap;
+
+use datafusion::arrow::array::RecordBatch;
+use weir_engine::{Extent, MergeOperator};
+use weir_model::{Activity, Head, ShardKey, Watermark};
+use weir_plan::{Grouping, Pipeline};
+use weir_state::manifest::{Entries, entries_between};
+
+use super::WorkerError;
+use super::learn::Unread;
+use super::merge::{epoch_input, fold, rebuild};
+use crate::context::Ctx;
+use crate::job::Loaded;
+use crate::topology::keeps_results;
+
+/// What a merge shard has not said yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaid {
+    /// What it would say if all that is committed upstream were folded and every window closed now; of a table by key, the present result
+    /// of each key. Columns of the operator's output.
+    pub(crate) results: Vec<RecordBatch>,
+    /// Rows on their way to it that came too late.
+    pub(crate) late: Vec<RecordBatch>,
+}
+
+/// Rebuilds the state of `head` and folds what `upstream` has committed since. Cost: that of a cold load.
+///
+/// - `upstream`: heads as read after `head`; what each has committed must not be deleted meanwhile (a pin).
+///
+/// # Errors
+/// [`WorkerError`]; [`WorkerError::Gone`] of a job that is finished and whose past was deleted.
+pub(crate) async fn unsaid(
+    ctx: &Ctx,
+    loaded: &Loaded,
+    head: &Head,
+    upstream: &BTreeMap<ShardKey, Head>,
+) -> Result<Unsaid, WorkerError> {
+    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(head.shard.stage).pipeline];
+    if head.activity == Activity::Closed && is_window(pipeline) {
+        return Ok(Unsaid::default());
+    }
+    let mut operator = operator(ctx, loaded, pipeline, head.shard).await?;
+    rebuild(ctx, loaded, head, &mut operator, keeps_results(pipeline)).await?;
+    let late = catch_up(ctx, &mut operator, head, upstream).await?;
+    let results = if is_window(pipeline) {
+        fire_all(&mut operator).await?
+    } else {
+        // What the catching up changes is part of what follows.
+        operator.fire(head.watermark).await?;
+        let mut fresh = self::operator(ctx, loaded, pipeline, head.shard).await?;
+        let mut pass = operator.begin_checkpoint(Extent::Whole);
+        while let Some(rows) = operator.checkpoint(&mut pass)? {
+            fresh.merge(&rows)?;
+        }
+        fresh.fire(Watermark::INFINITY).await?
+    };
+    Ok(Unsaid { results, late })
+}
+
+fn is_window(pipeline: &Pipeline) -> bool {
+    pipeline.aggregate.as_ref().is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { .. }))
+}
+
+async fn operator(ctx: &Ctx, loaded: &Loaded, pipeline: &Pipeline, shard: ShardKey) -> Result<MergeOperator, WorkerError> {
+    let operator = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
+    let operator = operator.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", shard.stage)))?;
+    Ok(operator.with_fired_rows_max(ctx.tuning.fired_rows_max))
+}
+
+async fn catch_up(
+    ctx: &Ctx,
+    operator: &mut MergeOperator,
+    head: &Head,
+    upstream: &BTreeMap<ShardKey, Head>,
+) -> Result<Vec<RecordBatch>, WorkerError> {
+    let mut input = Vec::new();
+    for (shard, from) in upstream {
+        let after = head.input(*shard).epoch;
+        let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), from, after, from.epoch.max(after)).await? else {
+            return Err(WorkerError::Gone { shard: *shard, after });
+        };
+        for entry in entries {
+            input.push(epoch_input(ctx, &Unread::stored(entry), head.shard.shard).await?);
+        }
+    }
+    fold(operator, &input, head.watermark).await
+}
+
+/// Results come in parts of a bounded number of rows.
+async fn fire_all(operator: &mut MergeOperator) -> Result<Vec<RecordBatch>, WorkerError> {
+    let mut results = operator.fire(Watermark::INFINITY).await?;
+    while operator.is_due(Watermark::INFINITY) {
+        results.extend(operator.fire(Watermark::INFINITY).await?);
+    }
+    Ok(results)
+}

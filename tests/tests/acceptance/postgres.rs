@@ -1,0 +1,167 @@
+//! PostgreSQL as a target: each result is in the table once, whatever is killed on either side.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use datafusion::prelude::{JsonReadOptions, SessionContext};
+use weir_connectors::generate::Plays;
+
+use crate::killing::ended_within;
+use crate::real_parts::variable;
+use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
+
+/// What the talk asks: a window that never closes.
+const QUERY: &str = "SELECT song_id, sum(play_score) AS qy_play_score FROM plays GROUP BY song_id";
+
+fn psql(sql: &str) -> Output {
+    let mut command = Command::new(variable("WEIR_TEST_PSQL"));
+    command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--field-separator=|", &variable("WEIR_TEST_POSTGRES")]);
+    command.args(["--command", sql]).output().expect("psql starts")
+}
+
+/// Rows of a query, counted.
+fn rows(sql: &str) -> Bag {
+    let output = psql(sql);
+    assert_ok(&output);
+    let mut bag = Bag::new();
+    for line in text(&output.stdout).lines() {
+        *bag.entry(line.to_owned()).or_default() += 1;
+    }
+    bag
+}
+
+/// Name of a table that no other test has, and that is not there.
+fn table(name: &str) -> String {
+    let table = format!("{name}_{}", std::process::id());
+    assert_ok(&psql(&format!("DROP TABLE IF EXISTS {table}")));
+    table
+}
+
+fn url() -> String {
+    let url = variable("WEIR_TEST_POSTGRES");
+    url.replace("postgresql://weir@", "jdbc:postgresql://")
+}
+
+fn with(table: &str) -> String {
+    format!("WITH ('connector' = 'jdbc', 'url' = '{}', 'table-name' = '{table}', 'username' = 'weir')", url())
+}
+
+fn totals(case: &Case, table: &str) -> String {
+    format!(
+        "CREATE TABLE plays (song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)
+         ) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE uni_hot_stat (song_id BIGINT, qy_play_score DOUBLE, PRIMARY KEY (song_id) NOT ENFORCED) {};
+         INSERT INTO uni_hot_stat {QUERY};",
+        case.input().display(),
+        with(table)
+    )
+}
+
+async fn totals_batch(input: &Path) -> Bag {
+    let context = SessionContext::new();
+    let schema = Plays::schema();
+    let options = JsonReadOptions::default().schema(&schema).file_extension("json");
+    context.register_json("plays", input.display().to_string(), options).await.expect("input registers");
+    bag(&context.sql(QUERY).await.expect("batch plans").collect().await.expect("batch runs"))
+}
+
+/// Sums as the batch's are shown.
+fn totals_found(table: &str) -> Bag {
+    let shown = |row: &String| {
+        let (song, score) = row.split_once('|').expect("two columns");
+        format!("{song}|{:?}", score.parse::<f64>().expect("a sum"))
+    };
+    rows(&format!("SELECT song_id, qy_play_score FROM {table}")).iter().map(|(row, count)| (shown(row), *count)).collect()
+}
+
+/// Runs the case, killing it `kills` times; returns how often it was killed.
+async fn run_killed(case: &Case, kills: u32) -> u32 {
+    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
+    let mut killed = 0;
+    for attempt in 0u64.. {
+        assert!(attempt < 400, "the job makes no progress under kills");
+        let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+        let life = if killed < kills { Duration::from_millis(80 + attempt * 7 % 60) } else { Duration::from_secs(120) };
+        if ended_within(&mut child, life).await {
+            break;
+        }
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it is dead");
+        killed += 1;
+    }
+    killed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_change_are_upserted_once_under_kills() {
+    let case = Case::new(3_000_000, 1);
+    let table = table("totals");
+    std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
+    let kills = run_killed(&case, 36).await;
+    assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
+    assert_same("after kills", &totals_found(&table), &totals_batch(&case.input()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_only_grow_are_inserted_once_under_kills() {
+    let case = Case::new(1_000_000, 1);
+    let table = table("hot");
+    let sql = hot_songs(&case.input(), &case.output());
+    let files = format!("WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet')", case.output().display());
+    assert!(sql.contains(&files), "the sink's options are not where they were");
+    std::fs::write(case.script(), sql.replace(&files, &with(&table))).expect("the script can be written");
+    let kills = run_killed(&case, 12).await;
+    assert!(kills >= 6, "only {kills} kills before the job was done: give it more rows");
+    let sql = format!("SELECT to_char(window_start, 'YYYY-MM-DD\"T\"HH24:MI:SS'), song_id, plays, score FROM {table}");
+    let shown = |row: &String| {
+        let (rest, score) = row.rsplit_once('|').expect("columns");
+        format!("{rest}|{:?}", score.parse::<f64>().expect("a sum"))
+    };
+    let found: Bag = rows(&sql).iter().map(|(row, count)| (shown(row), *count)).collect();
+    assert_same("after kills", &found, &hot_songs_batch(&case.input()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_on_when_its_target_was_killed_under_it() {
+    let restart = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/restart");
+    let case = Case::new(3_000_000, 1);
+    let table = table("restarted");
+    std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
+    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
+    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    for _ in 0..2 {
+        assert!(!ended_within(&mut child, Duration::from_millis(400)).await, "the job was done before its target was killed");
+        assert_ok(&Command::new(restart).args(["--kill", "postgres"]).output().expect("the script starts"));
+    }
+    assert!(ended_within(&mut child, Duration::from_secs(300)).await, "the job does not end");
+    assert_same("after the target was killed", &totals_found(&table), &totals_batch(&case.input()).await);
+}
+
+#[test]
+fn what_is_wrong_with_a_target_is_said() {
+    let case = Case::new(100, 1);
+    let table = table("narrow");
+    assert_ok(&psql(&format!("CREATE TABLE {table} (song_id bigint)")));
+    let right = totals(&case, &table);
+    let no_database = format!("{}/nowhere", url().trim_end_matches("/weir"));
+    for (sql, expected) in [
+        (right.clone(), "the table has no column qy_play_score, only song_id".to_owned()),
+        (right.replace(&url(), &no_database), "database \"nowhere\" does not exist".to_owned()),
+        (right.replace("'username' = 'weir'", "'username' = 'nobody'"), "role \"nobody\" does not exist".to_owned()),
+        (right.replace("'username'", "'user'"), "did you mean 'username'?".to_owned()),
+        (right.replace(", PRIMARY KEY (song_id) NOT ENFORCED", ""), "PRIMARY KEY".to_owned()),
+    ] {
+        std::fs::write(case.script(), sql).expect("the script can be written");
+        drop(std::fs::remove_dir_all(case.path("store")));
+        let output = case.run(&["--quiet"]).output().expect("weir starts");
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(&expected), "{expected}: {said}");
+    }
+    assert_ok(&psql(&format!("ALTER TABLE {table} ADD COLUMN qy_play_score double precision")));
+    std::fs::write(case.script(), right).expect("the script can be written");
+    drop(std::fs::remove_dir_all(case.path("store")));
+    let output = case.run(&["--quiet"]).output().expect("weir starts");
+    let said = text(&output.stderr);
+    assert!(said.contains("the table needs a PRIMARY KEY or a unique index"), "{said}");
+}

@@ -1,0 +1,212 @@
+//! `weir query`: one consistent cut of whatever a job has committed, in every format and by the PostgreSQL protocol.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use weir_coordinator::{SqliteTable, claim, jobs, retention};
+
+use crate::killing::ended_within;
+use crate::real_parts::variable;
+use crate::support::{Case, assert_ok, assert_same, bag, hot_songs_batch, text};
+
+fn ask(case: &Case, sql: &str) -> Output {
+    case.weir(&["query", sql, "--format", "csv"])
+}
+
+/// The one number that `sql` gives.
+fn number(case: &Case, sql: &str) -> u64 {
+    let output = ask(case, sql);
+    assert_ok(&output);
+    let answer = text(&output.stdout);
+    answer.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {answer}"))
+}
+
+/// Runs the case until it is killed after `life`; returns whether it ended before.
+async fn killed_after(case: &Case, life: Duration) -> bool {
+    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
+    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    let ended = ended_within(&mut child, life).await;
+    if !ended {
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it is dead");
+    }
+    ended
+}
+
+/// Rows that the lanes of the case's job have committed.
+async fn committed_rows(case: &Case) -> u64 {
+    let table = SqliteTable::open(&case.path("store/coordination.sqlite"), false).expect("the table opens");
+    let mut rows = 0;
+    for (_, job) in jobs::list(&table).await.expect("jobs") {
+        for shard in 0..2 {
+            let lane = weir_model::ShardKey::new(job, weir_model::StageId(0), weir_model::ShardId(shard));
+            rows += claim::read_head(&table, lane).await.expect("a head").0.stats.rows_in;
+        }
+        assert!(retention::read(&table, job).await.expect("a row").pins.is_empty(), "a question left its pin");
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_event_is_in_one_place_of_a_cut_wherever_the_job_was_killed() {
+    let case = Case::new(2_000_000, 1);
+    let everywhere = "SELECT CAST((SELECT coalesce(sum(plays), 0) FROM hot) + (SELECT coalesce(sum(plays), 0) FROM live.hot) \
+                      + (SELECT count(*) FROM late.hot) + (SELECT count(*) FROM dead.hot) AS BIGINT)";
+    let (mut cuts, mut open) = (0, 0);
+    for attempt in 0u64.. {
+        assert!(attempt < 400, "the job makes no progress under kills");
+        if killed_after(&case, Duration::from_millis(120 + attempt * 13 % 90)).await {
+            break;
+        }
+        // Nobody has made the store before the first process was killed.
+        if !ask(&case, "SELECT 1").status.success() {
+            continue;
+        }
+        assert_eq!(number(&case, everywhere), committed_rows(&case).await, "cut {cuts}");
+        open += u64::from(number(&case, "SELECT count(*) FROM live.hot") > 0);
+        cuts += 1;
+    }
+    assert!(cuts >= 8 && open >= 4, "{cuts} cuts, {open} with open windows: give it more rows");
+    assert_eq!(number(&case, everywhere), 2_000_000);
+    assert_eq!(number(&case, "SELECT count(*) FROM live.hot"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_the_batch_in_every_format() {
+    let case = Case::new(60_000, 2);
+    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    let answer = case.path("answer.parquet");
+    assert_ok(&case.weir(&["query", "SELECT * FROM hot", "--output", &answer.display().to_string()]));
+    let context = datafusion::prelude::SessionContext::new();
+    let read = context.read_parquet(answer.display().to_string(), Default::default()).await.expect("the answer is Parquet");
+    assert_same("Parquet", &bag(&read.collect().await.expect("rows")), &hot_songs_batch(&case.input()).await);
+
+    let first = "SELECT window_start, song_id, plays FROM hot ORDER BY window_start, song_id LIMIT 1";
+    let csv = text(&ask(&case, first).stdout);
+    let (header, row) = csv.trim_end().split_once('\n').expect("a header and a row");
+    assert_eq!(header, "window_start,song_id,plays");
+    let plays = row.rsplit(',').next().expect("a column");
+    let json = text(&case.weir(&["query", first]).stdout);
+    assert!(json.starts_with("{\"window_start\":\"") && json.ends_with(&format!("\"plays\":{plays}}}\n")), "{json}");
+    let table = text(&case.weir(&["query", first, "--format", "table"]).stdout);
+    assert!(table.contains("| window_start") && table.ends_with("1 row\n"), "{table}");
+
+    let listed = text(&case.weir(&["query"]).stdout);
+    for expected in [
+        "results.hot(window_start TIMESTAMP, song_id BIGINT, plays BIGINT, score DOUBLE)",
+        "live.hot(window_start TIMESTAMP,",
+        "late.hot(",
+        "dead.hot(source STRING,",
+    ] {
+        assert!(listed.contains(expected), "{expected} is not in {listed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_change_are_the_newest_of_each_key() {
+    let case = Case::new(400_000, 1);
+    let sql = format!(
+        "CREATE TABLE plays (song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)
+         ) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE totals (song_id BIGINT, plays BIGINT, PRIMARY KEY (song_id) NOT ENFORCED)
+           WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet');
+         INSERT INTO totals SELECT song_id, count(*) FROM plays GROUP BY song_id;",
+        case.input().display(),
+        case.output().display()
+    );
+    std::fs::write(case.script(), sql).expect("the script can be written");
+    let mut cuts = 0;
+    for attempt in 0u64.. {
+        assert!(attempt < 400, "the job makes no progress under kills");
+        if killed_after(&case, Duration::from_millis(100 + attempt * 13 % 90)).await {
+            break;
+        }
+        if ask(&case, "SELECT 1").status.success() {
+            // The table by key has folded what the changelog may not have yet.
+            assert_eq!(number(&case, "SELECT coalesce(sum(plays), 0) FROM live.totals"), committed_rows(&case).await);
+            let keys = number(&case, "SELECT count(*) FROM totals");
+            assert_eq!(keys, number(&case, "SELECT count(DISTINCT song_id) FROM changelog.totals"));
+            cuts += 1;
+        }
+    }
+    assert!(cuts >= 2, "only {cuts} cuts: give it more rows");
+    assert_eq!(number(&case, "SELECT sum(plays) FROM totals"), 400_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_questions_say_what_is_wrong() {
+    let case = Case::new(100, 1);
+    let nothing = ask(&case, "SELECT 1");
+    assert!(!nothing.status.success() && text(&nothing.stderr).contains("store"), "{}", text(&nothing.stderr));
+    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    for (sql, expected) in [
+        ("SELECT * FROM hott", "help: weir query without SQL lists the tables"),
+        ("SELECT nme FROM hot", "nme"),
+        ("SELEC 1", "SELEC"),
+        ("INSERT INTO hot VALUES (1)", "DML"),
+        ("DROP TABLE hot", "DDL"),
+        ("COPY hot TO '/tmp/x'", "not supported"),
+    ] {
+        let output = ask(&case, sql);
+        let said = text(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{sql}: {said}");
+    }
+    let other = case.weir(&["query", "SELECT 1", "--job", "jop"]);
+    assert!(text(&other.stderr).contains("no job \"jop\" in the store; did you mean \"job\"?"), "{}", text(&other.stderr));
+    let outside = case.weir(&["query", "--serve", "0.0.0.0:0"]);
+    assert!(text(&outside.stderr).contains("use 127.0.0.1 and a tunnel"), "{}", text(&outside.stderr));
+}
+
+/// A server of questions; it ends with the test.
+struct Served {
+    child: Child,
+    port: String,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Served {
+    fn start(case: &Case) -> Self {
+        let mut command = Command::new(crate::support::weir());
+        command.args(["query", "--serve", "127.0.0.1:0", "--store", &format!("file://{}", case.path("store").display())]);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("weir starts");
+        let stderr = BufReader::new(child.stderr.take().expect("its stderr"));
+        let line = stderr.lines().map_while(Result::ok).find(|line| line.contains("answers at")).expect("it says where");
+        let address = line.split_whitespace().find_map(|word| word.strip_prefix("postgresql://weir@")).expect("an address");
+        let port = address.split([':', '/']).nth(1).expect("a port").to_owned();
+        Self { child, port }
+    }
+
+    fn psql(&self, sql: &str) -> Output {
+        let mut command = Command::new(variable("WEIR_TEST_PSQL"));
+        command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--host=127.0.0.1", "--port", &self.port]);
+        command.args(["--username=weir", "--dbname=weir", "--command", sql]).env("PGCONNECT_TIMEOUT", "20");
+        command.output().expect("psql starts")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn psql_asks_what_weir_query_asks() {
+    let case = Case::new(60_000, 1);
+    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    let served = Served::start(&case);
+    let answer = served.psql("SELECT sum(plays) FROM hot");
+    assert_ok(&answer);
+    assert_eq!(text(&answer.stdout).trim(), "60000");
+    let columns = "SELECT min(window_start), 0.5, true, NULL, 'text', CAST(1 AS DOUBLE) FROM hot";
+    let answer = text(&served.psql(columns).stdout);
+    assert!(answer.trim().ends_with("|0.5|t||text|1"), "{answer}");
+    // Prepared: the extended protocol.
+    let prepared = served.psql("SELECT count(*) FROM dead.hot \\bind \\g");
+    assert_ok(&prepared);
+    assert_eq!(text(&prepared.stdout).trim(), "0");
+    assert_ok(&served.psql("BEGIN"));
+    let refused = served.psql("SELECT * FROM hott");
+    assert!(!refused.status.success() && text(&refused.stderr).contains("lists the tables"), "{}", text(&refused.stderr));
+}
