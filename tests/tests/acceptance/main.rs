@@ -26,5 +26,6 @@ mod real_parts;
 mod simulation;
 mod sql;
 mod support;
+mod test_command;
 mod updating;
 mod watched;
