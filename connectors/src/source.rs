@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
-use weir_model::Offset;
+use weir_model::{Offset, Watermark};
 
 /// Longest part of a bad row that is kept.
 pub const RAW_BYTES_MAX: usize = 64 << 10;
@@ -74,6 +74,13 @@ pub trait SourceReader: Send + std::fmt::Debug {
 pub enum Pull {
     /// Rows, or a place without any.
     Rows(SourceBatch),
+    /// Event time without rows: none before it comes any more. Its end is [`Pull::End`]'s alone to say.
+    Advanced {
+        /// How far it is.
+        to: Watermark,
+        /// Where to go on.
+        upto: Offset,
+    },
     /// Nothing now.
     Later,
     /// Nothing ever again.

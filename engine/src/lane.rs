@@ -187,6 +187,13 @@ impl LaneOperator {
         }
     }
 
+    /// Moves event time on without rows, as the source says; never back, and not to its end, which only a closed stream reaches (W2).
+    pub fn advance(&mut self, to: Watermark) {
+        if self.rowtime.is_some() {
+            self.after = self.after.max(to.min(Watermark(i64::MAX - 1)));
+        }
+    }
+
     async fn push_on_time(&mut self, rows: RecordBatch) -> Result<(), EngineError> {
         let (rows_in, outputs) = self.run_input(rows).await?;
         self.epoch.filtered += (rows_in - outputs.iter().map(RecordBatch::num_rows).sum::<usize>()) as u64;

@@ -24,6 +24,9 @@ pub const PLAN_FORMAT: u16 = 1;
 /// Version of a job's first plan.
 pub const FIRST_PLAN: u32 = 1;
 
+/// How far event times may be ahead of the clock where the script does not say (W3).
+pub(crate) const SKEW_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+
 /// `SET` keys a script may use.
 const SET_KEYS: [&str; 4] = ["pipeline.name", "parallelism.default", "execution.checkpointing.interval", "event-time.skew-max"];
 
@@ -152,6 +155,23 @@ pub async fn open_or_create(ctx: &Ctx, name: &str, sql: &str, parallelism: u16, 
     let plan = weir_plan::compile(sql).await?;
     let settings = ScriptSettings::new(&plan.options)?;
     let parallelism = settings.parallelism.unwrap_or(parallelism).clamp(1, key_groups);
+    create(ctx, name, sql, plan, parallelism, key_groups).await
+}
+
+/// Creates the job `name`, or opens the one that another process has created meanwhile.
+///
+/// - `plan`: what `sql` was compiled to.
+///
+/// # Errors
+/// [`JobError`]; nothing is created then.
+pub(crate) async fn create(
+    ctx: &Ctx,
+    name: &str,
+    sql: &str,
+    plan: JobPlan,
+    parallelism: u16,
+    key_groups: u16,
+) -> Result<Loaded, JobError> {
     check_limits(&plan, parallelism)?;
     let pinned = pin_all(ctx, &plan).await?;
     let job = ctx.ids.job();
@@ -267,7 +287,7 @@ fn loaded(row: JobRow, object: PlanObject, plan: JobPlan) -> Result<Loaded, JobE
         pinned: object.pinned,
         key_groups: object.key_groups,
         plan_version: row.plan_version,
-        skew_max: settings.skew_max.unwrap_or(Duration::from_secs(24 * 3600)),
+        skew_max: settings.skew_max.unwrap_or(SKEW_MAX_DEFAULT),
     })
 }
 

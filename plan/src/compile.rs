@@ -33,13 +33,28 @@ use crate::{JobPlan, PlanError, cut, meaning};
 /// # Errors
 /// [`PlanError`] with the place in the text, what was expected, and the nearest supported form.
 pub async fn compile(sql: &str) -> Result<JobPlan, PlanError> {
-    compile_script(sql).await.map_err(|error| error.in_text(sql))
+    compile_script(sql, Blackholes::Drop).await.map_err(|error| error.in_text(sql))
 }
 
-async fn compile_script(sql: &str) -> Result<JobPlan, PlanError> {
+/// As [`compile`], for a run that looks at all results: a `blackhole` is planned as `print`, whose rows say all that changes.
+///
+/// # Errors
+/// As [`compile`].
+pub async fn compile_to_look(sql: &str) -> Result<JobPlan, PlanError> {
+    compile_script(sql, Blackholes::Print).await.map_err(|error| error.in_text(sql))
+}
+
+/// What becomes of rows for a `blackhole`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blackholes {
+    Drop,
+    Print,
+}
+
+async fn compile_script(sql: &str, blackholes: Blackholes) -> Result<JobPlan, PlanError> {
     let clock = BatchClock::default();
     let catalog = Arc::new(RwLock::new(Catalog::default()));
-    let planner = Planner { state: session(&clock, &catalog)?, catalog };
+    let planner = Planner { state: session(&clock, &catalog)?, catalog, blackholes };
     let mut job = JobPlan { options: BTreeMap::new(), pipelines: Vec::new(), clock };
     for statement in parse::script(sql)? {
         match statement {
@@ -65,6 +80,7 @@ async fn compile_script(sql: &str) -> Result<JobPlan, PlanError> {
 struct Planner {
     state: SessionState,
     catalog: Arc<RwLock<Catalog>>,
+    blackholes: Blackholes,
 }
 
 fn session(clock: &BatchClock, catalog: &Arc<RwLock<Catalog>>) -> Result<SessionState, PlanError> {
@@ -118,7 +134,13 @@ impl Planner {
         let rowtime =
             create.watermark.as_ref().map(|(column, expr)| watermark(column, expr, &schema, &computed, &physical)).transpose()?;
         let primary_key = create.primary_key.iter().map(|column| key_column(column, &name, &schema)).collect::<Result<_, _>>()?;
-        let table = Table { name, schema, options: create.options.clone(), rowtime, computed, order, primary_key };
+        let mut options = create.options.clone();
+        if let Some(connector) = options.get_mut("connector").filter(|connector| *connector == "blackhole")
+            && self.blackholes == Blackholes::Print
+        {
+            "print".clone_into(connector);
+        }
+        let table = Table { name, schema, options, rowtime, computed, order, primary_key };
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.add_table(table).map_err(|error| error.at_ident(&create.name))
     }

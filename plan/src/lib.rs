@@ -30,7 +30,7 @@ mod window_assign;
 
 pub use changes::{Changes, OP_COLUMN, Op};
 pub use clock::BatchClock;
-pub use compile::compile;
+pub use compile::{compile, compile_to_look};
 pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;

@@ -130,7 +130,7 @@ impl SourceReader for FollowReader {
                     self.at = rows.upto;
                     return Ok(Pull::Rows(rows));
                 }
-                Pull::Later => return Ok(Pull::Later),
+                other @ (Pull::Later | Pull::Advanced { .. }) => return Ok(other),
                 Pull::End => {
                     let next_split = self.listing.splits.len() as u64;
                     if !self.look().await? {

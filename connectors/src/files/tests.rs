@@ -48,7 +48,7 @@ async fn read(source: &FileSource, lane: u32, lanes: u32, from: Offset) -> (Vec<
                 bad.extend(rows.bad);
                 places.push((ids.len(), bad.len(), rows.upto));
             }
-            Pull::Later => panic!("a bounded file is never late"),
+            Pull::Later | Pull::Advanced { .. } => panic!("a bounded file has rows or ends"),
             Pull::End => return (ids, bad, places),
         }
     }

@@ -1,4 +1,5 @@
-//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | table | generate | bench`.
+//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | table |
+//! test | generate | bench`.
 
 mod bench;
 mod cost;
@@ -15,6 +16,7 @@ mod settings;
 mod status;
 mod stream;
 mod table;
+mod test;
 mod token;
 
 use std::io::IsTerminal;
@@ -52,6 +54,12 @@ enum Command {
         /// The script.
         script: PathBuf,
     },
+    /// Runs cases of rows in, event time and rows expected: every NAME.test.toml of a folder
+    ///
+    /// Each case runs on the real engine with stores in memory and a clock of its own, at several parallelisms, without and with
+    /// crashes. The job's own connectors are not opened: nothing outside is read or written.
+    #[command(after_help = TEST_EXAMPLE)]
+    Test(test::TestArgs),
     /// Shows the jobs of a store and how far each shard is
     Status(Common),
     /// Takes rows by HTTP into streams, which jobs read: CREATE TABLE .. WITH ('connector' = 'http')
@@ -116,6 +124,20 @@ enum Command {
     Invoke,
 }
 
+const TEST_EXAMPLE: &str = "Example: plays.test.toml, beside job.sql; docs/testing.md tells the rest
+  job = \"job.sql\"
+
+  [[step]]
+  rows.plays = '''
+  {\"song_id\": 1, \"user_id\": 7, \"play_score\": 0.5, \"etime\": \"2026-01-01 00:00:01\"}
+  '''
+
+  [[step]]
+  advance = \"2026-01-01 00:00:10\"
+  expect.hot = '''
+  {\"window_start\": \"2026-01-01 00:00:00\", \"song_id\": 1, \"plays\": 1, \"score\": 0.5}
+  '''";
+
 const SERVE_EXAMPLE: &str = "Example: a job fed by HTTP
   weir run job.sql &
   weir serve &
@@ -172,6 +194,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
             print!("{}", weir_plan::explain(&plan));
             Ok(())
         }
+        Command::Test(args) => test::test(&args).await,
         Command::Status(common) => status::status(&common.config()?).await,
         Command::Serve(args) => serve::serve(&args).await,
         Command::Ingest(args) => ingest::ingest(&args).await,

@@ -105,6 +105,10 @@ pub(super) async fn read(
                 operator.push(batch.batch, latest_micros).await?;
                 ctx.progress.execute_micros.add_between(decoded, ctx.clock.monotonic_micros());
             }
+            Pull::Advanced { to, upto: place } => {
+                operator.advance(to);
+                upto = place;
+            }
             Pull::Later if read.rows == 0 && read.bad.is_empty() && upto == from => return Ok(None),
             Pull::Later => ctx.clock.sleep(tuning.ask_again).await,
             Pull::End => read.activity = Activity::Closed,

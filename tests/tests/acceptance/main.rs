@@ -28,5 +28,6 @@ mod real_parts;
 mod simulation;
 mod sql;
 mod support;
+mod test_command;
 mod updating;
 mod watched;
