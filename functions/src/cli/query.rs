@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -66,7 +67,7 @@ pub(super) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
         return serve(args, opened, address).await;
     }
     let mut changes = opened.ctx.table.changes();
-    let clock = opened.ctx.clock.clone();
+    let clock = Arc::clone(&opened.ctx.clock);
     let questions = Questions::open(opened, args.job.as_deref()).await?;
     let Some(sql) = &args.sql else { return list(&questions) };
     let format = format(args)?;

@@ -5,11 +5,15 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use datafusion::prelude::{JsonReadOptions, SessionContext};
+use tokio::sync::RwLock;
 use weir_connectors::generate::Plays;
 
 use crate::killing::ended_within;
 use crate::real_parts::variable;
 use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
+
+/// One test kills the server: no other may need it meanwhile.
+static SERVER: RwLock<()> = RwLock::const_new(());
 
 /// What the talk asks: a window that never closes.
 const QUERY: &str = "SELECT song_id, sum(play_score) AS qy_play_score FROM plays GROUP BY song_id";
@@ -95,6 +99,7 @@ async fn run_killed(case: &Case, kills: u32) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_change_are_upserted_once_under_kills() {
+    let _there = SERVER.read().await;
     let case = Case::new(3_000_000, 1);
     let table = table("totals");
     std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
@@ -105,6 +110,7 @@ async fn results_that_change_are_upserted_once_under_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_only_grow_are_inserted_once_under_kills() {
+    let _there = SERVER.read().await;
     let case = Case::new(1_000_000, 1);
     let table = table("hot");
     let sql = hot_songs(&case.input(), &case.output());
@@ -124,6 +130,7 @@ async fn results_that_only_grow_are_inserted_once_under_kills() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_goes_on_when_its_target_was_killed_under_it() {
+    let _alone = SERVER.write().await;
     let restart = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/restart");
     let case = Case::new(3_000_000, 1);
     let table = table("restarted");
@@ -138,8 +145,9 @@ async fn a_job_goes_on_when_its_target_was_killed_under_it() {
     assert_same("after the target was killed", &totals_found(&table), &totals_batch(&case.input()).await);
 }
 
-#[test]
-fn what_is_wrong_with_a_target_is_said() {
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_target_is_said() {
+    let _there = SERVER.read().await;
     let case = Case::new(100, 1);
     let table = table("narrow");
     assert_ok(&psql(&format!("CREATE TABLE {table} (song_id bigint)")));
@@ -149,7 +157,7 @@ fn what_is_wrong_with_a_target_is_said() {
         (right.clone(), "the table has no column qy_play_score, only song_id".to_owned()),
         (right.replace(&url(), &no_database), "database \"nowhere\" does not exist".to_owned()),
         (right.replace("'username' = 'weir'", "'username' = 'nobody'"), "role \"nobody\" does not exist".to_owned()),
-        (right.replace("'username'", "'user'"), "did you mean 'username'?".to_owned()),
+        (right.replace("'username'", "'usernam'"), "did you mean 'username'?".to_owned()),
         (right.replace(", PRIMARY KEY (song_id) NOT ENFORCED", ""), "PRIMARY KEY".to_owned()),
     ] {
         std::fs::write(case.script(), sql).expect("the script can be written");

@@ -1,6 +1,6 @@
 //! `weir query`: one consistent cut of whatever a job has committed, in every format and by the PostgreSQL protocol.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -144,9 +144,9 @@ async fn wrong_questions_say_what_is_wrong() {
         ("SELECT * FROM hott", "help: weir query without SQL lists the tables"),
         ("SELECT nme FROM hot", "nme"),
         ("SELEC 1", "SELEC"),
-        ("INSERT INTO hot VALUES (1)", "DML"),
+        ("INSERT INTO hot SELECT * FROM hot", "DML"),
         ("DROP TABLE hot", "DDL"),
-        ("COPY hot TO '/tmp/x'", "not supported"),
+        ("COPY hot TO '/tmp/x.csv'", "DML"),
     ] {
         let output = ask(&case, sql);
         let said = text(&output.stderr);
@@ -186,8 +186,10 @@ impl Served {
     fn psql(&self, sql: &str) -> Output {
         let mut command = Command::new(variable("WEIR_TEST_PSQL"));
         command.args(["--no-psqlrc", "--tuples-only", "--no-align", "--host=127.0.0.1", "--port", &self.port]);
-        command.args(["--username=weir", "--dbname=weir", "--command", sql]).env("PGCONNECT_TIMEOUT", "20");
-        command.output().expect("psql starts")
+        command.args(["--username=weir", "--dbname=weir", "--set=ON_ERROR_STOP=1"]).env("PGCONNECT_TIMEOUT", "20");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("psql starts");
+        child.stdin.take().expect("its stdin").write_all(sql.as_bytes()).expect("psql reads");
+        child.wait_with_output().expect("psql ends")
     }
 }
 
@@ -196,17 +198,17 @@ async fn psql_asks_what_weir_query_asks() {
     let case = Case::new(60_000, 1);
     assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
     let served = Served::start(&case);
-    let answer = served.psql("SELECT sum(plays) FROM hot");
+    let answer = served.psql("SELECT sum(plays) FROM hot;");
     assert_ok(&answer);
     assert_eq!(text(&answer.stdout).trim(), "60000");
-    let columns = "SELECT min(window_start), 0.5, true, NULL, 'text', CAST(1 AS DOUBLE) FROM hot";
+    let columns = "SELECT min(window_start), 0.5, true, NULL, 'text', CAST(1 AS DOUBLE) FROM hot;";
     let answer = text(&served.psql(columns).stdout);
     assert!(answer.trim().ends_with("|0.5|t||text|1"), "{answer}");
     // Prepared: the extended protocol.
-    let prepared = served.psql("SELECT count(*) FROM dead.hot \\bind \\g");
+    let prepared = served.psql("SELECT count(*) FROM dead.hot \\bind \\g\n");
     assert_ok(&prepared);
     assert_eq!(text(&prepared.stdout).trim(), "0");
-    assert_ok(&served.psql("BEGIN"));
-    let refused = served.psql("SELECT * FROM hott");
+    assert_ok(&served.psql("BEGIN;"));
+    let refused = served.psql("SELECT * FROM hott;");
     assert!(!refused.status.success() && text(&refused.stderr).contains("lists the tables"), "{}", text(&refused.stderr));
 }

@@ -48,7 +48,7 @@ impl Split {
 
 /// The last row of each key, ascending.
 fn newest(rows: &RecordBatch, key: &[usize]) -> Result<Vec<u32>, ArrowError> {
-    let columns: Vec<ArrayRef> = key.iter().map(|place| rows.column(*place).clone()).collect();
+    let columns: Vec<ArrayRef> = key.iter().map(|place| ArrayRef::clone(rows.column(*place))).collect();
     let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
     let keys = RowConverter::new(fields)?.convert_columns(&columns)?;
     let mut last: HashMap<OwnedRow, u32> = HashMap::with_capacity(rows.num_rows());
@@ -65,7 +65,7 @@ fn newest(rows: &RecordBatch, key: &[usize]) -> Result<Vec<u32>, ArrowError> {
 /// # Errors
 /// [`ArrowError`] for a type that cannot be shown.
 pub(super) fn texts(rows: &RecordBatch) -> Result<Vec<Vec<Option<String>>>, ArrowError> {
-    rows.columns().iter().map(|column| column_texts(column)).collect()
+    rows.columns().iter().map(column_texts).collect()
 }
 
 fn column_texts(column: &ArrayRef) -> Result<Vec<Option<String>>, ArrowError> {
