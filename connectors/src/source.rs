@@ -67,6 +67,12 @@ pub trait SourceReader: Send + std::fmt::Debug {
         let _ = whole;
         None
     }
+
+    /// Cuts a batch at `place`, where an earlier reader of the same rows did. For sources whose batches depend on when they are read;
+    /// those of others end there by themselves.
+    fn end_at(&mut self, place: Offset) {
+        let _ = place;
+    }
 }
 
 /// What a reader has.

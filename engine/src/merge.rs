@@ -115,6 +115,26 @@ impl MergeOperator {
         }
     }
 
+    /// Starts of the open windows, microseconds UTC, ascending; none where nothing waits for a watermark.
+    #[must_use]
+    pub fn open_windows(&self) -> Vec<i64> {
+        match &self.0 {
+            Kind::Window(window) => window.open_windows(),
+            Kind::Updating(_) => Vec::new(),
+        }
+    }
+
+    /// Starts of the windows that partial rows are of, microseconds UTC, ascending; none where nothing waits for a watermark.
+    ///
+    /// # Errors
+    /// [`EngineError::Schema`] for other columns.
+    pub fn windows_of(&self, partials: &RecordBatch) -> Result<Vec<i64>, EngineError> {
+        match &self.0 {
+            Kind::Window(window) => window.windows_of(partials),
+            Kind::Updating(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Whether there is no state.
     #[must_use]
     pub fn is_empty(&self) -> bool {

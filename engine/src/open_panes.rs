@@ -116,6 +116,11 @@ impl OpenPanes {
         self.panes.values().map(groups).sum()
     }
 
+    /// Numbers of the panes, ascending.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = i64> {
+        self.firing.iter().map(|firing| firing.number).chain(self.panes.keys().copied())
+    }
+
     pub(crate) fn first(&self) -> Option<i64> {
         self.firing.as_ref().map(|firing| firing.number).or_else(|| self.panes.keys().next().copied())
     }

@@ -24,6 +24,12 @@ impl PaneGrid {
         time_micros.saturating_sub(self.offset_micros).div_euclid(self.size_micros)
     }
 
+    /// First instant of `pane`, in microseconds; saturates at the ends of time.
+    #[must_use]
+    pub const fn start(self, pane: i64) -> i64 {
+        pane.saturating_mul(self.size_micros).saturating_add(self.offset_micros)
+    }
+
     /// First instant after `pane`, in microseconds; saturates at the ends of time.
     #[must_use]
     pub const fn end(self, pane: i64) -> i64 {

@@ -85,6 +85,19 @@ impl WindowOperator {
         self.panes.len()
     }
 
+    /// Starts of the open windows, microseconds, ascending.
+    pub(crate) fn open_windows(&self) -> Vec<i64> {
+        self.panes.numbers().map(|pane| self.grid.start(pane)).collect()
+    }
+
+    /// Starts of the windows that partial rows are of.
+    ///
+    /// # Errors
+    /// [`EngineError::Schema`] for other columns.
+    pub(crate) fn windows_of(&self, partials: &RecordBatch) -> Result<Vec<i64>, EngineError> {
+        Ok(split_by_pane(partials, 1)?.into_iter().map(|(pane, _)| self.grid.start(pane)).collect())
+    }
+
     /// Distinct (pane, key) pairs in memory.
     pub(crate) fn groups(&self) -> usize {
         self.panes.groups()

@@ -152,6 +152,28 @@ pub async fn entries_between(store: &dyn ObjectStore, head: &Head, after: Epoch,
     Ok(if whole { Entries::Found(newest_first) } else { Entries::Missing })
 }
 
+/// Every entry of `head`'s shard that is still there, oldest first, without gaps up to the head's epoch.
+///
+/// - Requests: one GET per manifest that is left, and one that finds none.
+///
+/// # Errors
+/// [`StateError`] if a manifest that is there cannot be read.
+pub async fn entries_left(store: &dyn ObjectStore, head: &Head) -> Result<Vec<CommitEntry>, StateError> {
+    let mut newest_first: Vec<CommitEntry> = head.recent.iter().rev().cloned().collect();
+    let mut next = head.manifest.clone();
+    while let Some(reference) = next {
+        let manifest = match read(store, &reference).await {
+            Ok(manifest) => manifest,
+            Err(error) if error.kind() == Kind::Missing => break,
+            Err(error) => return Err(error),
+        };
+        newest_first.extend(manifest.entries.into_iter().rev());
+        next = manifest.previous;
+    }
+    newest_first.reverse();
+    Ok(newest_first)
+}
+
 #[cfg(test)]
 mod tests {
     use object_store::ObjectStoreExt;
@@ -215,6 +237,20 @@ mod tests {
         store.delete(&Path::from(newest.object)).await.unwrap();
         assert!(matches!(entries_between(&store, &head, Epoch(14), Epoch(20)).await.unwrap(), Entries::Found(_)));
         assert_eq!(entries_between(&store, &head, Epoch(13), Epoch(20)).await.unwrap(), Entries::Missing);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_goes_back_to_the_first_manifest_that_is_gone() {
+        let store = InMemory::new();
+        let head = with_two_manifests(&store).await;
+        let left = async || entries_left(&store, &head).await.unwrap().iter().map(|entry| entry.epoch.0).collect::<Vec<_>>();
+        assert_eq!(left().await, (1..=20).collect::<Vec<_>>());
+        let newest = head.manifest.clone().unwrap();
+        let oldest = read(&store, &newest).await.unwrap().previous.unwrap();
+        store.delete(&Path::from(oldest.object)).await.unwrap();
+        assert_eq!(left().await, (9..=20).collect::<Vec<_>>());
+        store.delete(&Path::from(newest.object)).await.unwrap();
+        assert_eq!(left().await, (15..=20).collect::<Vec<_>>());
     }
 
     #[tokio::test]

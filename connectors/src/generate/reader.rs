@@ -89,6 +89,7 @@ impl<G: Generator> Source for Generated<G> {
             start_micros: self.start_micros,
             step: u64::from(lanes.max(1)),
             at,
+            end_at: None,
         }))
     }
 }
@@ -104,9 +105,16 @@ struct GeneratedReader<G> {
     start_micros: i64,
     step: u64,
     at: Offset,
+    end_at: Option<Offset>,
 }
 
 impl<G> GeneratedReader<G> {
+    /// One past the last number before the place where a batch must end, if that lies in this block.
+    fn cut(&self, block_rows: u64) -> u64 {
+        let here = self.end_at.filter(|place| place.split == self.at.split && place.at > self.at.at);
+        here.map_or(u64::MAX, |place| place.split.saturating_mul(block_rows).saturating_add(place.at))
+    }
+
     /// One past the last number that is due now.
     fn due(&self) -> u64 {
         let Some(rate) = self.rate else { return self.total };
@@ -125,7 +133,7 @@ impl<G: Generator> SourceReader for GeneratedReader<G> {
             return Ok(Pull::End);
         }
         let block_end = (self.at.split + 1).saturating_mul(block_rows).min(self.total);
-        let end = block_end.min(first.saturating_add(BATCH_ROWS)).min(self.due());
+        let end = block_end.min(first.saturating_add(BATCH_ROWS)).min(self.due()).min(self.cut(block_rows));
         if end <= first {
             return Ok(Pull::Later);
         }
@@ -136,5 +144,9 @@ impl<G: Generator> SourceReader for GeneratedReader<G> {
             Offset { split: self.at.split, at: self.at.at + (end - first) }
         };
         Ok(Pull::Rows(SourceBatch { bytes: batch.get_array_memory_size() as u64, batch, upto: self.at, bad: Vec::new() }))
+    }
+
+    fn end_at(&mut self, place: Offset) {
+        self.end_at = Some(place);
     }
 }

@@ -1,5 +1,5 @@
-//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | table |
-//! test | generate | bench`.
+//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | replay |
+//! table | test | generate | bench`.
 
 mod bench;
 mod cost;
@@ -10,6 +10,7 @@ mod live;
 mod named;
 mod partials;
 mod query;
+mod replay;
 mod run;
 mod serve;
 mod settings;
@@ -107,6 +108,12 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Runs one batch of a job again from its recipe, and tells what it read, made and changed
+    ///
+    /// Compares the digest of what it made with the one committed; exits with 1 if they differ. Nothing is written: the job may run
+    /// meanwhile. What a job no longer needs is deleted, and with it the batches that need it.
+    #[command(after_help = REPLAY_EXAMPLE)]
+    Replay(replay::ReplayArgs),
     /// Makes or looks at a coordination table in DynamoDB
     ///
     /// Credentials, region and endpoint are found as every AWS tool finds them: AWS_PROFILE, AWS_REGION, AWS_ENDPOINT_URL_DYNAMODB.
@@ -168,6 +175,10 @@ const DEAD_EXAMPLE: &str = "Examples: what is wrong, and how often; the rows the
   weir dead hot_songs | jq -r .reason | sort | uniq -c
   weir dead hot_songs | jq -r .raw > mend.json";
 
+const REPLAY_EXAMPLE: &str = "Example: which commits there are, and why the last of a merge shard gave what it did
+  weir status
+  weir replay hot_songs --shard s001-00000 --epoch 12 --rows 5";
+
 /// Parses the command line and runs it.
 ///
 /// # Errors
@@ -203,6 +214,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Partials(args) => partials::partials(&args).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
+        Command::Replay(args) => replay::replay(&args).await,
         Command::Table(command) => table::table(&command).await,
         Command::Generate(args) => generate::generate(&args),
         Command::Bench(args) => bench::bench(&args).await,

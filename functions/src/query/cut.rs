@@ -19,7 +19,7 @@ use crate::topology::Role;
 
 /// Heads of a job and of the streams that it reads.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(crate) struct Cut {
     heads: BTreeMap<ShardKey, Head>,
 }
 
@@ -28,7 +28,7 @@ impl Cut {
     ///
     /// # Errors
     /// The table, or a past that cannot be pinned; nothing stays pinned then.
-    pub(super) async fn take(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<Self> {
+    pub(crate) async fn take(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<Self> {
         let heads = async {
             for owner in pinned(loaded) {
                 let everything = Pin { everything: true, ..Pin::default() };
@@ -56,7 +56,7 @@ impl Cut {
     ///
     /// # Errors
     /// The table.
-    pub(super) async fn let_go(self, ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
+    pub(crate) async fn let_go(self, ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
         unpin(ctx, loaded).await
     }
 
@@ -64,8 +64,13 @@ impl Cut {
     ///
     /// # Errors
     /// None of the job's shards.
-    pub(super) fn head(&self, shard: ShardKey) -> anyhow::Result<&Head> {
+    pub(crate) fn head(&self, shard: ShardKey) -> anyhow::Result<&Head> {
         self.heads.get(&shard).ok_or_else(|| anyhow::anyhow!("shard {shard} is not part of the cut"))
+    }
+
+    /// All heads of the cut, those of streams too.
+    pub(crate) fn heads(&self) -> &BTreeMap<ShardKey, Head> {
+        &self.heads
     }
 
     /// Heads of the shards that `shard` reads from.

@@ -34,7 +34,7 @@ use weir_coordinator::jobs;
 
 use crate::job::{self, Loaded};
 use crate::open::Opened;
-use cut::Cut;
+pub(crate) use cut::Cut;
 use rows::Reader;
 pub(crate) use tables::{Schema, Table};
 

@@ -36,6 +36,7 @@ impl WorkerError {
             | Self::Print(_)
             | Self::Refused { .. }
             | Self::Replay { .. }
+            | Self::OtherRows { .. }
             | Self::Kills { .. }
             | Self::Gone { .. } => Failure::Lasting,
         }

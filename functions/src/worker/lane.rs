@@ -10,14 +10,16 @@ use datafusion::arrow::array::RecordBatch;
 use weir_connectors::SourceReader;
 use weir_engine::{LaneEpoch, LaneOperator};
 use weir_model::layout::Layout;
-use weir_model::{Activity, Head, SegmentKind, ShardId, ShardStats, Watermark};
+use weir_model::{Activity, Head, Inputs, Recipe, SegmentKind, ShardId, ShardStats, Watermark};
 use weir_state::key_sort::sorted_by_key_group;
 use weir_state::split_by_receiver;
 
 use super::WorkerError;
 use super::edge::Edge;
 use super::learn::{Fed, Handed};
+use super::replay::Upstreams;
 use super::round::{Batch, Maker, Published, Round};
+use super::sample::Sample;
 use super::source::{self, Read};
 use super::stream::StreamInput;
 use crate::connect::Pinned;
@@ -105,6 +107,37 @@ impl LaneShard {
         Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
     }
 
+    /// Runs the batch of `recipe` again, the lane having been loaded at the head before it; nothing is stored.
+    ///
+    /// - `upstream`: heads of the lanes of a stream that it reads. - `sample`: takes what it reads.
+    pub(super) async fn run_again(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        recipe: &Recipe,
+        upstream: &Upstreams,
+        sample: &mut Sample,
+    ) -> Result<(Published, Round), WorkerError> {
+        loaded.plan.clock.set(recipe.now_micros);
+        let latest = latest_micros(loaded, recipe.now_micros);
+        let operator = &mut self.operator;
+        let read = match (&mut self.input, &recipe.inputs) {
+            (LaneInput::Source(reader), Inputs::Reference { from, upto }) => {
+                source::read_again(reader.as_mut(), operator, (*from, *upto), latest, sample).await?
+            }
+            (LaneInput::Stream(stream), Inputs::Segments(cuts)) => {
+                stream.read_again(ctx, cuts, upstream, operator, latest, sample).await?
+            }
+            (LaneInput::Source(_), Inputs::Segments(_)) | (LaneInput::Stream(_), Inputs::Reference { .. }) => {
+                return Err(WorkerError::Task(format!("shard {}: its recipe is of another source", self.head.shard)));
+            }
+        };
+        let epoch = self.operator.finish()?;
+        let mut scratch = Round::new(ctx, false);
+        let (published, _) = self.publish(ctx, loaded, &mut scratch, &epoch, &read)?;
+        Ok((published, scratch))
+    }
+
     /// Whether it has to be asked again and again for what nobody announces.
     pub(super) fn polls(&self) -> bool {
         self.head.activity != Activity::Closed && matches!(self.input, LaneInput::Source(_))
@@ -124,8 +157,7 @@ impl LaneShard {
     }
 
     async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64, looks: bool) -> Result<Option<Read>, WorkerError> {
-        let skew = i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX);
-        let latest_micros = now_micros.saturating_add(skew);
+        let latest_micros = latest_micros(loaded, now_micros);
         match &mut self.input {
             LaneInput::Source(reader) => source::read(reader.as_mut(), ctx, &self.head, &mut self.operator, latest_micros).await,
             LaneInput::Stream(stream) => stream.read(ctx, &self.head, &mut self.operator, latest_micros, looks).await,
@@ -215,6 +247,11 @@ impl LaneShard {
         };
         round.advance(ctx, loaded, &mut self.head, batch)
     }
+}
+
+/// Latest event time that is not quarantined in a batch at `now_micros` (W3).
+fn latest_micros(loaded: &Loaded, now_micros: i64) -> i64 {
+    now_micros.saturating_add(i64::try_from(loaded.skew_max.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// Row groups by receiver, ascending; within one, batches in the order given.

@@ -10,10 +10,10 @@ use weir_state::manifest::{Entries, entries_between};
 
 use super::WorkerError;
 use super::learn::Unread;
-use super::merge::{epoch_input, fold, rebuild};
+use super::merge::{epoch_input, fold, fresh_operator};
+use super::replay::rebuild;
 use crate::context::Ctx;
 use crate::job::Loaded;
-use crate::topology::keeps_results;
 
 /// What a merge shard has not said yet.
 #[derive(Debug, Default)]
@@ -41,15 +41,15 @@ pub(crate) async fn unsaid(
     if head.activity == Activity::Closed && is_window(pipeline) {
         return Ok(Unsaid::default());
     }
-    let mut operator = operator(ctx, loaded, pipeline, head.shard).await?;
-    rebuild(ctx, loaded, head, &mut operator, keeps_results(pipeline)).await?;
+    let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
+    rebuild(ctx, loaded, head, &mut operator).await?;
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
     let results = if is_window(pipeline) {
         fire_all(&mut operator).await?
     } else {
         // What the catching up changes is part of what follows.
         operator.fire(head.watermark).await?;
-        let mut fresh = self::operator(ctx, loaded, pipeline, head.shard).await?;
+        let mut fresh = fresh_operator(ctx, loaded, head.shard).await?;
         let mut pass = operator.begin_checkpoint(Extent::Whole);
         while let Some(rows) = operator.checkpoint(&mut pass)? {
             fresh.merge(&rows)?;
@@ -61,12 +61,6 @@ pub(crate) async fn unsaid(
 
 fn is_window(pipeline: &Pipeline) -> bool {
     pipeline.aggregate.as_ref().is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { .. }))
-}
-
-async fn operator(ctx: &Ctx, loaded: &Loaded, pipeline: &Pipeline, shard: ShardKey) -> Result<MergeOperator, WorkerError> {
-    let operator = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
-    let operator = operator.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", shard.stage)))?;
-    Ok(operator.with_fired_rows_max(ctx.tuning.fired_rows_max))
 }
 
 async fn catch_up(

@@ -1,5 +1,5 @@
 //! A merge shard in a worker: learns what its upstream committed, runs when it has something to say, and is rebuilt from its
-//! checkpoint and the recipes since.
+//! checkpoint and the recipes since (`replay.rs`).
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use weir_engine::MergeOperator;
 use weir_model::check_invariant;
 use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
-use weir_model::{Activity, CommitEntry, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
-use weir_state::manifest::{Entries, entries_between};
+use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
 
 use super::checkpoint::{Pending, Reached};
 use super::learn::{Fed, Unread, Upstream, rows_of};
+use super::replay::rebuild;
 use super::round::{Batch, Maker, Published, Round};
-use super::{Builds, Warm, WorkerError};
+use super::{Warm, WorkerError};
 use crate::context::Ctx;
-use crate::job::{Loaded, build};
+use crate::job::Loaded;
 use crate::topology::keeps_results;
 
 /// A claimed merge shard.
@@ -31,8 +31,8 @@ pub(super) struct MergeShard {
 
 /// Rows of one epoch of one upstream shard, in the order in which they are folded (R2).
 pub(super) struct EpochInput {
-    partials: Vec<RecordBatch>,
-    behind: Vec<RecordBatch>,
+    pub(super) partials: Vec<RecordBatch>,
+    pub(super) behind: Vec<RecordBatch>,
 }
 
 impl MergeShard {
@@ -41,9 +41,7 @@ impl MergeShard {
         let stage = loaded.topology.stage(head.shard.stage);
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
-        let fresh = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
-        let fresh = fresh.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", head.shard.stage)))?;
-        let mut operator = fresh.with_fired_rows_max(ctx.tuning.fired_rows_max);
+        let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
         let mut head = head;
         let pending = match warm {
             Some(warm) => {
@@ -51,7 +49,7 @@ impl MergeShard {
                 warm.pending
             }
             None => {
-                let replayed = rebuild(ctx, loaded, &head, &mut operator, keeps_results(pipeline)).await?;
+                let replayed = rebuild(ctx, loaded, &head, &mut operator).await?;
                 head.replayed_bytes += replayed.bytes();
                 replayed
             }
@@ -187,6 +185,14 @@ impl MergeShard {
     }
 }
 
+/// The operator of a merge shard, without state.
+pub(super) async fn fresh_operator(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<MergeOperator, WorkerError> {
+    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline];
+    let operator = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
+    let operator = operator.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", shard.stage)))?;
+    Ok(operator.with_fired_rows_max(ctx.tuning.fired_rows_max))
+}
+
 pub(super) async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -> Result<EpochInput, WorkerError> {
     Ok(EpochInput {
         partials: rows_of(ctx, unread, SegmentKind::Exchange, receiver).await?,
@@ -212,7 +218,8 @@ pub(super) async fn fold(
     Ok(late)
 }
 
-fn publish(
+/// Encodes what a batch gave.
+pub(super) fn publish(
     round: &mut Round,
     ctx: &Ctx,
     maker: Maker,
@@ -229,77 +236,4 @@ fn publish(
         published.add(round, ctx, maker, SegmentKind::Late, schema, &[(ShardId(0), late.to_vec())])?;
     }
     Ok(published)
-}
-
-/// Checkpoint, then every batch since, from its recipe; a batch that gives another result than the one committed stops everything
-/// (R1, RP-1). Returns what was replayed.
-pub(super) async fn rebuild(
-    ctx: &Ctx,
-    loaded: &Loaded,
-    head: &Head,
-    operator: &mut MergeOperator,
-    keeps_results: bool,
-) -> Result<Pending, WorkerError> {
-    let from = head.checkpoint.as_ref().map(|checkpoint| checkpoint.epoch).unwrap_or_default();
-    for state in head.checkpoint.iter().flat_map(|checkpoint| &checkpoint.objects) {
-        for rows in weir_state::checkpoint::read(ctx.objects.as_ref(), state, operator.partial_schema()).await? {
-            operator.restore(&rows)?;
-        }
-    }
-    let gone = || WorkerError::Gone { shard: head.shard, after: from };
-    let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), head, from, head.epoch).await? else {
-        return Err(gone());
-    };
-    let mut upstream = BTreeMap::new();
-    for shard in loaded.topology.upstream_of(head.shard) {
-        upstream.insert(shard, weir_coordinator::claim::read_head(ctx.table.as_ref(), shard).await?.0);
-    }
-    let mut pending = Pending::default();
-    for entry in &entries {
-        let began = ctx.clock.monotonic_micros();
-        let bytes = replay(ctx, loaded, head, operator, entry, &upstream, keeps_results).await?;
-        pending.add(bytes, ctx.clock.monotonic_micros() - began, entry.recipe.now_micros);
-    }
-    Ok(pending)
-}
-
-async fn replay(
-    ctx: &Ctx,
-    loaded: &Loaded,
-    head: &Head,
-    operator: &mut MergeOperator,
-    entry: &CommitEntry,
-    upstream: &BTreeMap<ShardKey, Head>,
-    keeps_results: bool,
-) -> Result<u64, WorkerError> {
-    let recipe = &entry.recipe;
-    loaded.plan.clock.set(recipe.now_micros);
-    let Inputs::Segments(cuts) = &recipe.inputs else { return Ok(0) };
-    let mut input = Vec::new();
-    let mut bytes = 0;
-    for cut in cuts {
-        let gone = || WorkerError::Gone { shard: cut.from, after: cut.after };
-        let from = upstream.get(&cut.from).ok_or_else(gone)?;
-        let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), from, cut.after, cut.upto).await? else {
-            return Err(gone());
-        };
-        for entry in entries {
-            let view = entry.segments.iter().map(|segment| segment.bytes).sum::<u64>();
-            bytes += view;
-            input.push(epoch_input(ctx, &Unread::stored(entry), head.shard.shard).await?);
-        }
-    }
-    let late = fold(operator, &input, recipe.watermark_before).await?;
-    let rows = operator.fire(recipe.watermark_after).await?;
-    // The digest is that of the bytes that would be stored; the objects themselves are not needed again.
-    let mut scratch = Round::new(ctx, false);
-    let published = publish(&mut scratch, ctx, Maker::new(head, loaded), operator, &rows, &late, keeps_results)?;
-    let found = published.digest();
-    if found == recipe.digest {
-        return Ok(bytes);
-    }
-    let builds = Builds { committed: recipe.build.clone(), replayed: build() };
-    let differs = WorkerError::Replay { shard: head.shard, epoch: entry.epoch, found, committed: recipe.digest, builds };
-    check_invariant!(Rp1, false, "{differs}");
-    Err(differs)
 }

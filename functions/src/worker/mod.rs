@@ -20,7 +20,10 @@ pub(crate) mod look;
 mod looks;
 mod merge;
 mod publisher;
+mod replay;
+pub(crate) mod rerun;
 mod round;
+mod sample;
 mod source;
 mod stream;
 
@@ -31,7 +34,7 @@ use weir_coordinator::Claim;
 use weir_engine::MergeOperator;
 pub use weir_model::decide::said_all;
 pub use weir_model::invocation::{Invocation, Left};
-use weir_model::{CommitId, Epoch, ShardKey};
+use weir_model::{CommitId, Epoch, Offset, ShardKey};
 
 use crate::context::Ctx;
 use crate::job::{self, JobError, Loaded};
@@ -97,6 +100,17 @@ pub enum WorkerError {
         committed: u64,
         /// Who ran the batch, and who replayed it.
         builds: Builds,
+    },
+    /// A source gives other rows than those that a batch read.
+    #[error(
+        "the source gives other rows than before: the batch ended at {}/{}, now the rows end at {}/{}",
+        .upto.split, .upto.at, .at.split, .at.at
+    )]
+    OtherRows {
+        /// Where it ends now.
+        at: Offset,
+        /// Where the batch ended.
+        upto: Offset,
     },
     /// Committed data is gone (G4).
     #[error("shard {shard}: epochs after {after} of its input are gone although it has not consumed them")]

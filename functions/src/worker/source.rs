@@ -12,6 +12,7 @@ use weir_model::{Activity, Head, Inputs, Offset, SegmentRef};
 use weir_plan::SourceTable;
 
 use super::WorkerError;
+use super::sample::Sample;
 use crate::connect::Pinned;
 use crate::context::{Ctx, Tuning};
 use crate::trace::Step;
@@ -67,6 +68,39 @@ pub(super) async fn open(
     let lanes = u32::try_from(lanes).unwrap_or(u32::MAX);
     let from = head.source.unwrap_or_default();
     Ok(source.open_with_ledger(head.shard.shard.0, lanes, from, &ledger, &table.projection).await?)
+}
+
+/// Reads what another reader did: from the place where the lane was opened up to `upto`.
+///
+/// # Errors
+/// [`WorkerError::Source`]; [`WorkerError::OtherRows`] if the source no longer gives what it gave.
+pub(super) async fn read_again(
+    reader: &mut dyn SourceReader,
+    operator: &mut LaneOperator,
+    (from, upto): (Offset, Offset),
+    latest_micros: i64,
+    sample: &mut Sample,
+) -> Result<Read, WorkerError> {
+    let mut read = Read::nothing(Inputs::Reference { from, upto });
+    reader.end_at(upto);
+    let mut at = from;
+    while at < upto {
+        match reader.next().await? {
+            Pull::Rows(batch) => {
+                sample.add(&batch.batch);
+                read.rows += batch.batch.num_rows() as u64;
+                at = batch.upto;
+                read.bad.extend(batch.bad);
+                operator.push(batch.batch, latest_micros).await?;
+            }
+            Pull::Advanced { to, upto: place } => {
+                operator.advance(to);
+                at = place;
+            }
+            Pull::Later | Pull::End => return Err(WorkerError::OtherRows { at, upto }),
+        }
+    }
+    if at == upto { Ok(read) } else { Err(WorkerError::OtherRows { at, upto }) }
 }
 
 async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerError> {

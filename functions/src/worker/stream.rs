@@ -12,7 +12,9 @@ use weir_model::head::InputState;
 use weir_model::{Activity, Epoch, Head, InputCut, Inputs, SegmentKind, ShardId};
 
 use super::WorkerError;
-use super::learn::{Upstream, rows_of};
+use super::learn::{Unread, Upstream, rows_of};
+use super::replay::{Upstreams, entries_of};
+use super::sample::Sample;
 use super::source::Read;
 use crate::context::Ctx;
 use crate::stream::Attached;
@@ -101,13 +103,13 @@ impl StreamInput {
             && let Some(unread) = self.upstream[number].unread.pop_front()
         {
             let began = ctx.clock.monotonic_micros();
-            let batches = rows_of(ctx, &unread, SegmentKind::Events, ShardId(0)).await?;
+            let batches = self.rows_of(ctx, &unread).await?;
             let decoded = ctx.clock.monotonic_micros();
             ctx.progress.decode_micros.add_between(began, decoded);
             for batch in batches {
                 read.rows += batch.num_rows() as u64;
                 ctx.progress.events.add(batch.num_rows() as u64);
-                operator.push(self.conform(&batch)?, latest_micros).await?;
+                operator.push(batch, latest_micros).await?;
             }
             let entry = &unread.entry;
             read.bytes += entry.segments.iter().map(|segment| segment.bytes).sum::<u64>();
@@ -116,6 +118,35 @@ impl StreamInput {
                 InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
         }
         Ok(())
+    }
+
+    /// Reads what another reader did: the epochs that `cuts` name.
+    pub(super) async fn read_again(
+        &self,
+        ctx: &Ctx,
+        cuts: &[InputCut],
+        upstream: &Upstreams,
+        operator: &mut LaneOperator,
+        latest_micros: i64,
+        sample: &mut Sample,
+    ) -> Result<Read, WorkerError> {
+        let mut read = Read::nothing(Inputs::Segments(cuts.to_vec()));
+        for cut in cuts {
+            for entry in entries_of(ctx, cut, upstream).await? {
+                for batch in self.rows_of(ctx, &Unread::stored(entry)).await? {
+                    sample.add(&batch);
+                    read.rows += batch.num_rows() as u64;
+                    operator.push(batch, latest_micros).await?;
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// Rows of an epoch in the columns of the job's lane.
+    async fn rows_of(&self, ctx: &Ctx, unread: &Unread) -> Result<Vec<RecordBatch>, WorkerError> {
+        let batches = rows_of(ctx, unread, SegmentKind::Events, ShardId(0)).await?;
+        batches.iter().map(|batch| self.conform(batch)).collect()
     }
 
     fn conform(&self, batch: &RecordBatch) -> Result<RecordBatch, WorkerError> {

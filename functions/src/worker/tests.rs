@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use datafusion::arrow::datatypes::Int64Type;
 use weir_coordinator::claim::read_head;
 use weir_coordinator::{Condition, TransactOutcome, Write, jobs, keys};
 use weir_ingest::{Appender, FoldSettings, RowsRequest};
@@ -107,6 +108,26 @@ async fn a_worker_does_not_leave_while_rows_wait_for_the_end_of_a_commit_interva
     let (epochs, read) = world.read().await;
     assert!(epochs >= Epoch(3));
     assert_eq!(read, epochs);
+}
+
+#[tokio::test]
+async fn a_batch_of_a_lane_that_reads_a_stream_reads_the_same_rows_again() {
+    let world = World::new(|tuning| tuning.epoch_rows_max = 1).await;
+    world.append(0..3).await;
+    assert_eq!(world.run().await.unwrap(), Left::Idle);
+    let stream = world.loaded.pinned[0].stream().unwrap().row.shards()[0];
+    let (head, upstream) = (world.head(world.lane()).await, [(stream, world.head(stream).await)].into());
+    let entries = weir_state::manifest::entries_left(world.ctx.objects.as_ref(), &head).await.unwrap();
+    let past = rerun::Past { head: &head, entries: &entries, upstream: &upstream };
+    let mut ids = Vec::new();
+    for entry in &entries {
+        let again = rerun::lane(&world.ctx, &world.loaded, past, entry, 10).await.unwrap();
+        assert!(again.differs.is_none());
+        for rows in &again.inputs[0].rows.first {
+            ids.extend_from_slice(rows.column(0).as_primitive::<Int64Type>().values());
+        }
+    }
+    assert_eq!(ids, [0, 1, 2]);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 //! | [`cache_is_valid`] | may I go on from memory? | C2 |
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
 //! | [`decide_checkpoint`] | is a snapshot cheaper than replay? | C5 |
+//! | [`snapshots`], [`oldest_replayable`] | from where can a past batch be run again? | R1, G3 |
 //! | [`decide_dispatch`], [`SlotMemory`] | must a worker be called, or is that on its way? | C6 |
 //! | [`decide_floors`], [`decide_pin`], [`decide_orphan`], [`orphans_may_go`] | what may be deleted? | G1, G2, G3 |
 //! | [`decide_recovery`] | did the publisher's last step happen? | X5 |
@@ -21,6 +22,7 @@ mod commit;
 mod dispatch;
 mod memory;
 mod publish;
+mod replay;
 mod resolve;
 mod retention;
 mod skew;
@@ -36,6 +38,7 @@ pub use commit::{Advance, CommitRefusal, decide_commit};
 pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
 pub use memory::{Act, LOOK_AFTER, SlotMemory};
 pub use publish::{PublishRecovery, decide_recovery};
+pub use replay::{Snapshot, oldest_replayable, snapshots};
 pub use resolve::{Resolution, decide_resolve};
 pub use retention::{Orphan, PinDecision, Reader, decide_floors, decide_orphan, decide_pin, orphans_may_go};
 pub use skew::{Skew, Stamp, decide_skew, parse_date};

@@ -25,6 +25,7 @@ mod processes;
 mod put_back;
 mod query;
 mod real_parts;
+mod replay;
 mod simulation;
 mod sql;
 mod support;

@@ -173,6 +173,19 @@ fn a_table_is_paced_unless_it_has_a_number_of_rows() {
     assert!(!endless.bounded());
 }
 
+#[tokio::test]
+async fn a_batch_is_cut_again_where_an_earlier_reader_of_the_paced_rows_did() {
+    let start = (NOW - 60_000_000).to_string();
+    let source = open(&[("rows-per-second", "10"), ("start-time", &start)], column("n", DataType::Int64)).unwrap();
+    let mut reader = source.open(0, 1, Offset::default(), &[0]).await.unwrap();
+    let cut = Offset { split: 0, at: 10 };
+    reader.end_at(cut);
+    for expected in [(10, cut), (54, Offset { split: 1, at: 0 })] {
+        let Pull::Rows(rows) = reader.next().await.unwrap() else { panic!("rows are due") };
+        assert_eq!((rows.batch.num_rows(), rows.upto), expected);
+    }
+}
+
 #[test]
 fn an_option_of_no_column_is_refused_with_the_nearest() {
     let score = || column("score", DataType::Int64);
