@@ -50,7 +50,7 @@ async fn committed_rows(case: &Case) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_is_in_one_place_of_a_cut_wherever_the_job_was_killed() {
-    let case = Case::new(2_000_000, 1);
+    let case = Case::new(3_000_000, 1);
     let everywhere = "SELECT CAST((SELECT coalesce(sum(plays), 0) FROM hot) + (SELECT coalesce(sum(plays), 0) FROM live.hot) \
                       + (SELECT count(*) FROM late.hot) + (SELECT count(*) FROM dead.hot) AS BIGINT)";
     let (mut cuts, mut open) = (0, 0);
@@ -68,7 +68,7 @@ async fn each_event_is_in_one_place_of_a_cut_wherever_the_job_was_killed() {
         cuts += 1;
     }
     assert!(cuts >= 8 && open >= 4, "{cuts} cuts, {open} with open windows: give it more rows");
-    assert_eq!(number(&case, everywhere), 2_000_000);
+    assert_eq!(number(&case, everywhere), 3_000_000);
     assert_eq!(number(&case, "SELECT count(*) FROM live.hot"), 0);
 }
 
@@ -105,7 +105,7 @@ async fn results_are_the_batch_in_every_format() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_change_are_the_newest_of_each_key() {
-    let case = Case::new(400_000, 1);
+    let case = Case::new(1_500_000, 1);
     let sql = format!(
         "CREATE TABLE plays (song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)
          ) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
@@ -131,7 +131,7 @@ async fn results_that_change_are_the_newest_of_each_key() {
         }
     }
     assert!(cuts >= 2, "only {cuts} cuts: give it more rows");
-    assert_eq!(number(&case, "SELECT sum(plays) FROM totals"), 400_000);
+    assert_eq!(number(&case, "SELECT sum(plays) FROM totals"), 1_500_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +203,7 @@ async fn psql_asks_what_weir_query_asks() {
     assert_eq!(text(&answer.stdout).trim(), "60000");
     let columns = "SELECT min(window_start), 0.5, true, NULL, 'text', CAST(1 AS DOUBLE) FROM hot;";
     let answer = text(&served.psql(columns).stdout);
-    assert!(answer.trim().ends_with("|0.5|t||text|1"), "{answer}");
+    assert!(answer.trim().ends_with("|0.5|t||text|1.0"), "{answer}");
     // Prepared: the extended protocol.
     let prepared = served.psql("SELECT count(*) FROM dead.hot \\bind \\g\n");
     assert_ok(&prepared);
