@@ -92,7 +92,7 @@ END
   if runs seaweedfs; then echo "export WEIR_TEST_SEAWEEDFS_ENDPOINT=$(endpoint seaweedfs)"; fi
   if runs postgres; then
     echo "export WEIR_TEST_POSTGRES=$(endpoint postgres)"
-    echo "export WEIR_TEST_PSQL=$(postgres_programs)/psql"
+    [ "$docker" = yes ] || echo "export WEIR_TEST_PSQL=$(postgres_programs)/psql"
   fi
 }
 
@@ -133,14 +133,15 @@ make_table() {
 answers() { # server
   case $1 in
     dynamodb) [ "$(ask_dynamodb ListTables '{}')" = 200 ] && make_table ;;
-    postgres) "$(postgres_programs)/pg_isready" --quiet --host=127.0.0.1 --port="$postgres_port" && make_database ;;
+    postgres) make_database 2>/dev/null ;;
     *) make_bucket "$1" ;;
   esac
 }
 
 ask_postgres() { # database, SQL
-  "$(postgres_programs)/psql" --no-psqlrc --quiet --tuples-only --no-align --host=127.0.0.1 --port="$postgres_port" \
-    --username=weir --dbname="$1" --command="$2"
+  local ask=("$(postgres_programs)/psql" --host=127.0.0.1 --port="$postgres_port")
+  [ "$docker" = no ] || ask=(compose exec --no-TTY postgres psql)
+  "${ask[@]}" --no-psqlrc --quiet --tuples-only --no-align --username=weir --dbname="$1" --command="$2"
 }
 
 make_database() {

@@ -26,23 +26,31 @@ pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
     false
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_killed_over_and_over_gives_the_batch_result() {
-    let case = Case::new(3_000_000, 1);
-    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet"];
-    let mut kills = 0;
-    // Later rounds live longer, so that the job ends however slow the machine is.
+/// Runs the case to its end, killing it up to `kills` times; returns how often it was killed.
+///
+/// - `life_millis`: least life of a process that is killed.
+pub(crate) async fn killed_often(case: &Case, kills: u32, life_millis: u64, more: &[&str]) -> u32 {
+    let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
+    let mut killed = 0;
     for attempt in 0u64.. {
         assert!(attempt < 400, "the job makes no progress under kills");
         let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-        let life = if kills < KILLS { Duration::from_millis(60 + attempt * 7 % 60) } else { Duration::from_secs(120) };
-        if ended_within(&mut child, life).await {
+        // The last lives long, so that the job ends however slow the machine is.
+        let short = Duration::from_millis(life_millis + attempt * 7 % 60);
+        if ended_within(&mut child, if killed < kills { short } else { Duration::from_secs(120) }).await {
             break;
         }
         child.kill().expect("SIGKILL");
         child.wait().expect("it is dead");
-        kills += 1;
+        killed += 1;
     }
+    killed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_killed_over_and_over_gives_the_batch_result() {
+    let case = Case::new(3_000_000, 1);
+    let kills = killed_often(&case, KILLS, 60, &[]).await;
     assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &sink_rows(&case.output()).await, &hot_songs_batch(&case.input()).await);
 }

@@ -8,7 +8,7 @@ use datafusion::prelude::{JsonReadOptions, SessionContext};
 use tokio::sync::RwLock;
 use weir_connectors::generate::Plays;
 
-use crate::killing::ended_within;
+use crate::killing::{ended_within, killed_often};
 use crate::real_parts::variable;
 use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
 
@@ -79,31 +79,13 @@ fn totals_found(table: &str) -> Bag {
     rows(&format!("SELECT song_id, qy_play_score FROM {table}")).iter().map(|(row, count)| (shown(row), *count)).collect()
 }
 
-/// Runs the case, killing it `kills` times; returns how often it was killed.
-async fn run_killed(case: &Case, kills: u32) -> u32 {
-    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
-    let mut killed = 0;
-    for attempt in 0u64.. {
-        assert!(attempt < 400, "the job makes no progress under kills");
-        let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-        let life = if killed < kills { Duration::from_millis(80 + attempt * 7 % 60) } else { Duration::from_secs(120) };
-        if ended_within(&mut child, life).await {
-            break;
-        }
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
-        killed += 1;
-    }
-    killed
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn results_that_change_are_upserted_once_under_kills() {
     let _there = SERVER.read().await;
     let case = Case::new(3_000_000, 1);
     let table = table("totals");
     std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
-    let kills = run_killed(&case, 36).await;
+    let kills = killed_often(&case, 36, 80, &["--durability", "process"]).await;
     assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &totals_found(&table), &totals_batch(&case.input()).await);
 }
@@ -117,7 +99,7 @@ async fn results_that_only_grow_are_inserted_once_under_kills() {
     let files = format!("WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet')", case.output().display());
     assert!(sql.contains(&files), "the sink's options are not where they were");
     std::fs::write(case.script(), sql.replace(&files, &with(&table))).expect("the script can be written");
-    let kills = run_killed(&case, 12).await;
+    let kills = killed_often(&case, 12, 80, &["--durability", "process"]).await;
     assert!(kills >= 6, "only {kills} kills before the job was done: give it more rows");
     let sql = format!("SELECT to_char(window_start, 'YYYY-MM-DD\"T\"HH24:MI:SS'), song_id, plays, score FROM {table}");
     let shown = |row: &String| {
@@ -172,4 +154,32 @@ async fn what_is_wrong_with_a_target_is_said() {
     let output = case.run(&["--quiet"]).output().expect("weir starts");
     let said = text(&output.stderr);
     assert!(said.contains("the table needs a PRIMARY KEY or a unique index"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_the_users_own_is_neither_doubled_nor_cut() {
+    let _there = SERVER.read().await;
+    let case = Case::new(200_000, 1);
+    // The song that is played most has no number.
+    let input = case.input().join("000.json");
+    let plays = std::fs::read_to_string(&input).expect("plays");
+    std::fs::write(&input, plays.replace("\"song_id\":0,", "\"song_id\":null,")).expect("plays");
+    let table = table("own");
+    assert_ok(&psql(&format!("CREATE TABLE {table} (qy_play_score numeric(20, 6), song_id integer UNIQUE)")));
+    std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
+    let arguments = ["--parallelism", "1", "--commit-interval", "5ms", "--quiet", "--durability", "process"];
+    assert_ok(&case.run(&arguments).output().expect("weir starts"));
+    let of_none = rows(&format!("SELECT count(*) FROM {table} WHERE song_id IS NULL"));
+    assert_eq!(of_none.into_iter().collect::<Vec<_>>(), [("1".to_owned(), 1)], "a result of NULL stands once");
+    let found: Bag =
+        totals_found(&table).into_iter().map(|(row, count)| (row.trim_start_matches('|').to_owned(), count)).collect();
+    let expected = totals_batch(&case.input()).await;
+    let expected: Bag = expected.into_iter().map(|(row, count)| (row.trim_start_matches('|').to_owned(), count)).collect();
+    assert_same("with a song of no number", &found, &expected);
+
+    assert_ok(&psql(&format!("TRUNCATE {table}; ALTER TABLE {table} ALTER qy_play_score TYPE varchar(2)")));
+    drop(std::fs::remove_dir_all(case.path("store")));
+    let output = case.run(&["--quiet"]).output().expect("weir starts");
+    let said = text(&output.stderr);
+    assert!(!output.status.success() && said.contains("value too long for type character varying(2)"), "{said}");
 }

@@ -1,13 +1,11 @@
 //! GROUP BY without a window: the changelog, applied by key, is the batch result, whatever is killed and however it is cut.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
 
 use datafusion::prelude::{JsonReadOptions, SessionContext};
 use weir_connectors::generate::Plays;
 
-use crate::killing::ended_within;
+use crate::killing::killed_often;
 use crate::support::{Bag, Case, applied, assert_ok, assert_same, bag, lines};
 
 /// Songs of which some fall out again: a condition on a result that changes.
@@ -63,19 +61,7 @@ async fn the_last_results_do_not_depend_on_how_a_job_is_run() {
 async fn a_job_killed_over_and_over_says_each_change_once() {
     let case = Case::new(1_500_000, 1);
     with_query(&case);
-    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
-    let mut kills = 0;
-    for attempt in 0u64.. {
-        assert!(attempt < 400, "the job makes no progress under kills");
-        let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-        let life = if kills < 12 { Duration::from_millis(60 + attempt * 7 % 60) } else { Duration::from_secs(120) };
-        if ended_within(&mut child, life).await {
-            break;
-        }
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
-        kills += 1;
-    }
+    let kills = killed_often(&case, 12, 60, &["--durability", "process"]).await;
     assert!(kills >= 10, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &found(&case), &expected(&case.input()).await);
 }

@@ -1,6 +1,7 @@
 //! Connections: where to, how, and what an error means.
 
 use std::error::Error as _;
+use std::io::ErrorKind;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const SCHEME: &str = "jdbc:postgresql://";
 /// Variable that has the password where the script does not: as for every client of PostgreSQL.
 const PASSWORD_VARIABLE: &str = "PGPASSWORD";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this a network that says nothing is taken for gone.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Where `options` point.
 ///
@@ -43,7 +46,7 @@ pub(super) fn config(options: TableOptions<'_>) -> Result<Config, OptionsError> 
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
     }
-    config.application_name("weir");
+    config.tcp_user_timeout(SILENCE_MAX).keepalives_idle(SILENCE_MAX).application_name("weir");
     Ok(config)
 }
 
@@ -110,14 +113,18 @@ pub(super) fn told(error: &Error) -> String {
 
 /// Whether the same may go well a little later.
 pub(super) fn is_passing(error: &Error) -> bool {
-    match error.code() {
-        // The connection, not the server, or it goes down or is full.
-        None => error.is_closed() || error.source().is_some(),
-        Some(code) => {
-            let class = code.code().get(..2).unwrap_or_default();
-            let passing = matches!(class, "08" | "40" | "53" | "57" | "58");
-            // Two that make a table at once.
-            passing || *code == SqlState::UNIQUE_VIOLATION && told(error).contains("pg_")
-        }
+    let Some(said) = error.as_db_error() else { return error.is_closed() || is_network(error) };
+    match *said.code() {
+        SqlState::LOCK_NOT_AVAILABLE | SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT => true,
+        // Two that make a table at once.
+        SqlState::UNIQUE_VIOLATION => said.constraint().is_some_and(|constraint| constraint.starts_with("pg_")),
+        // The server goes down, comes up, is full, or asks to try again.
+        ref code => matches!(code.code().get(..2).unwrap_or_default(), "08" | "40" | "53" | "57" | "58"),
     }
+}
+
+/// Not what was said is wrong, as with a password or a certificate, but the way.
+fn is_network(error: &Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() != ErrorKind::InvalidData)
 }

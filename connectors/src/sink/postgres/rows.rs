@@ -17,7 +17,7 @@ const DELETED: &str = "-D";
 pub(super) struct Split {
     /// All columns.
     pub(super) written: Vec<RecordBatch>,
-    /// The key's columns.
+    /// The key's columns; of a key with a NULL also what is written: a unique index takes two of those for different.
     pub(super) deleted: Vec<RecordBatch>,
 }
 
@@ -38,7 +38,12 @@ impl Split {
         let (mut written, mut deleted) = (Vec::new(), Vec::new());
         for row in newest(&all, key)? {
             let gone = signs.value(row as usize) == DELETED;
-            if gone { &mut deleted } else { &mut written }.push(row);
+            if gone || key.iter().any(|place| all.column(*place).is_null(row as usize)) {
+                deleted.push(row);
+            }
+            if !gone {
+                written.push(row);
+            }
         }
         let places: Vec<usize> = (0..width).collect();
         let taken = |rows: Vec<u32>, places: &[usize]| take_record_batch(&all.project(places)?, &UInt32Array::from(rows));
@@ -78,6 +83,10 @@ fn column_texts(column: &ArrayRef) -> Result<Vec<Option<String>>, ArrowError> {
     };
     let options = FormatOptions::new();
     let formatter = ArrayFormatter::try_new(column.as_ref(), &options)?;
-    let text = |row: usize| column.is_valid(row).then(|| formatter.value(row).try_to_string()).transpose();
+    // PostgreSQL knows no text with a NUL in it.
+    let text = |row: usize| {
+        let text = column.is_valid(row).then(|| formatter.value(row).try_to_string()).transpose()?;
+        Ok(text.map(|text| if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }))
+    };
     (0..column.len()).map(text).collect()
 }

@@ -7,14 +7,14 @@ use arrow::datatypes::{DataType, Field, SchemaRef};
 /// Table of the last step applied, by job and publisher.
 pub(super) const PROGRESS: &str = "weir_progress";
 
-/// Times are UTC, numbers are written so that they come back the same.
-pub(super) const SESSION: &str = "SET TIME ZONE 'UTC'; SET extra_float_digits = 3";
+/// Times are UTC. A process that stopped in a transaction must not hold up its successor, nor a lock of others this one for ever.
+pub(super) const SESSION: &str = "SET TIME ZONE 'UTC'; SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '30s'";
 
 /// Whether the tables of these names are there.
 pub(super) const TABLES_THERE: &str = "SELECT to_regclass($1) IS NOT NULL, to_regclass($2) IS NOT NULL";
 
-/// Columns of a table and their types.
-pub(super) const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute \
+/// Columns of a table and their types, without lengths: a cast to those would cut what does not fit, where an assignment refuses it.
+pub(super) const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, -1) FROM pg_attribute \
      WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
 
 pub(super) const FIRST_STEP: &str = "INSERT INTO weir_progress VALUES ($1, $2, -1) ON CONFLICT DO NOTHING";
@@ -32,7 +32,10 @@ pub(super) fn create_table(table: &str, columns: &SchemaRef, key: &[usize]) -> S
     };
     let mut parts: Vec<String> = columns.fields().iter().map(|field| declared(field)).collect();
     if !key.is_empty() {
-        parts.push(format!("PRIMARY KEY ({})", names(columns, key).join(", ")));
+        // A group may be that of NULL, which a primary key refuses.
+        let nullable = key.iter().any(|place| columns.field(*place).is_nullable());
+        let constraint = if nullable { "UNIQUE" } else { "PRIMARY KEY" };
+        parts.push(format!("{constraint} ({})", names(columns, key).join(", ")));
     }
     format!("CREATE TABLE IF NOT EXISTS {} ({})", quoted(table), parts.join(", "))
 }
@@ -118,7 +121,7 @@ impl Statements {
         let action = if set.is_empty() { "NOTHING".to_owned() } else { format!("UPDATE SET {}", set.join(", ")) };
         write.push_str(&format!(" ON CONFLICT ({}) DO {action}", names(columns, key).join(", ")));
         let same: Vec<String> = (key.iter())
-            .map(|place| Ok(format!("kept.{} = given.c{place}::{}", own[*place], typed(place)?)))
+            .map(|place| Ok(format!("kept.{} IS NOT DISTINCT FROM given.c{place}::{}", own[*place], typed(place)?)))
             .collect::<Result<_, String>>()?;
         let delete = format!(
             "DELETE FROM {} AS kept USING unnest({}) AS given ({}) WHERE {}",

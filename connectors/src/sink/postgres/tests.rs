@@ -70,19 +70,19 @@ fn times_are_texts_that_postgresql_reads() {
 
 #[test]
 fn statements_quote_names_and_take_the_types_of_the_table() {
-    let types = options(&[("song", "character varying(9)"), ("day", "integer"), ("score", "numeric")]);
+    let types = options(&[("song", "character varying"), ("day", "integer"), ("score", "numeric")]);
     let statements = Statements::new("my.ho\"t", &columns(), &[0, 1], &types).unwrap();
     assert_eq!(
         statements.write,
         "INSERT INTO \"my\".\"ho\"\"t\" (\"song\", \"day\", \"score\") \
-         SELECT c0::character varying(9), c1::integer, c2::numeric \
+         SELECT c0::character varying, c1::integer, c2::numeric \
          FROM unnest($1::text[], $2::text[], $3::text[]) AS given (c0, c1, c2) \
          ON CONFLICT (\"song\", \"day\") DO UPDATE SET \"score\" = EXCLUDED.\"score\""
     );
     assert_eq!(
         statements.delete.unwrap(),
         "DELETE FROM \"my\".\"ho\"\"t\" AS kept USING unnest($1::text[], $2::text[]) AS given (c0, c1) \
-         WHERE kept.\"song\" = given.c0::character varying(9) AND kept.\"day\" = given.c1::integer"
+         WHERE kept.\"song\" IS NOT DISTINCT FROM given.c0::character varying AND kept.\"day\" IS NOT DISTINCT FROM given.c1::integer"
     );
     let missing = Statements::new("hot", &columns(), &[0], &options(&[("song", "text")])).unwrap_err();
     assert_eq!(missing, "the table has no column day, only song");
