@@ -9,13 +9,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_coordinator::{ClaimOutcome, retention};
-use weir_model::decide::{OwnerLiveness, Reader, orphans_may_go};
+use weir_model::decide::{Reader, orphans_may_go};
 use weir_model::retention::Retention;
-use weir_model::{Epoch, Head, OwnerId, ShardKey};
+use weir_model::{Epoch, Head, ShardKey};
 use weir_state::collect::{self, Named, Past};
 
 use crate::context::Ctx;
 use crate::job::Loaded;
+use crate::pins::{liveness, unpin_the_dead};
 use crate::stream;
 use crate::topology::Role;
 use crate::worker::WorkerError;
@@ -45,7 +46,7 @@ pub enum Search {
 pub async fn collect(ctx: &Ctx, loaded: &Loaded, search: Search) -> Result<Collected, WorkerError> {
     let heads = read_heads(ctx, loaded).await?;
     let row = retention::raise_floors(ctx.table.as_ref(), loaded.job, &readers(loaded, &heads)).await?;
-    unpin_the_dead(ctx, loaded, &row).await?;
+    unpin_the_dead(ctx, loaded.job, &row).await?;
     let store = ctx.objects.as_ref();
     let named = named(ctx, &heads, &row).await?;
     let fallen = collect::delete(store, &collect::deletable(&named)).await?;
@@ -105,22 +106,6 @@ async fn collect_quiet(ctx: &Ctx, loaded: &Loaded, unfinished: Vec<(ShardKey, St
     let candidates = unfinished.into_iter().filter(|(shard, _)| fenced.contains(shard)).map(|(_, object)| object);
     let unnamed = collect::judge(ctx.objects.as_ref(), &unpinned(heads, &row), &named, candidates).await?;
     Ok(collect::delete(ctx.objects.as_ref(), &unnamed.lost).await?)
-}
-
-/// This process lives, whether others can see that or not.
-fn liveness(ctx: &Ctx, holder: OwnerId) -> OwnerLiveness {
-    if holder == ctx.owner { OwnerLiveness::Alive } else { ctx.liveness.of(holder) }
-}
-
-/// Pins of people who looked and died while they did; the floors rise with the next pass.
-async fn unpin_the_dead(ctx: &Ctx, loaded: &Loaded, row: &Retention) -> Result<(), WorkerError> {
-    for reader in row.pins.keys() {
-        let looker = retention::looker(reader);
-        if looker.is_some_and(|owner| liveness(ctx, owner) == OwnerLiveness::Dead) {
-            retention::unpin(ctx.table.as_ref(), loaded.job, reader).await?;
-        }
-    }
-    Ok(())
 }
 
 /// Every reader of every shard: its receivers, and itself as far as it replays its own recipes.

@@ -20,7 +20,9 @@ pub mod dead_letter;
 pub mod config;
 pub mod context;
 pub mod cost;
+mod kept;
 pub mod open;
+mod pins;
 mod query;
 
 pub mod progress;

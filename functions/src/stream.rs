@@ -23,6 +23,7 @@ use weir_state::collect;
 use crate::connect::Pinned;
 use crate::context::Ctx;
 use crate::job::{JobError, Loaded};
+use crate::pins::unpin_the_dead;
 use crate::topology::Role;
 use crate::worker::WorkerError;
 
@@ -119,6 +120,7 @@ pub(crate) async fn let_go(ctx: &Ctx, loaded: &Loaded, heads: &BTreeMap<ShardKey
         }
         let readers: Vec<Reader> = lanes.iter().map(|head| Reader { of: head.shard.to_string(), restart: head.epoch }).collect();
         let row = retention::raise_floors(ctx.table.as_ref(), stream, &readers).await?;
+        unpin_the_dead(ctx, stream, &row).await?;
         // Read again: what a head named before the floors rose may have spilled since.
         for lane in &mut lanes {
             *lane = claim::read_head(ctx.table.as_ref(), lane.shard).await?.0;

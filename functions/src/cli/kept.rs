@@ -5,49 +5,19 @@ use std::io::{ErrorKind, Write as _};
 use weir_connectors::encode;
 use weir_connectors::files::Format;
 use weir_coordinator::claim;
-use weir_model::{Head, SegmentKind, ShardId, ShardKey};
-use weir_state::{Kept, kept_rows, segment};
+use weir_model::ShardId;
+use weir_state::{Kept, segment};
 
 use super::named;
 use crate::config::Config;
+use crate::kept::Stream;
 use crate::open::Opened;
 
-/// A stream beside the results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
-    /// Rows that came after their window had fired, in the source's columns.
-    Late,
-    /// Rows that could not be decoded or have no place in time: see [`crate::dead_letter`].
-    Dead,
-}
-
-impl Stream {
-    const fn kind(self) -> SegmentKind {
-        match self {
-            Self::Late => SegmentKind::Late,
-            Self::Dead => SegmentKind::Dead,
-        }
-    }
-
-    const fn rows(self, head: &Head) -> u64 {
-        match self {
-            Self::Late => head.stats.rows_late,
-            Self::Dead => head.stats.rows_dead,
-        }
-    }
-
-    const fn none(self) -> &'static str {
-        match self {
-            Self::Late => "no late rows: every row committed so far came before its window had fired",
-            Self::Dead => "no dead letters: every row committed so far was decoded and has a place in time",
-        }
-    }
-
-    const fn noun(self) -> &'static str {
-        match self {
-            Self::Late => "late rows",
-            Self::Dead => "dead letters",
-        }
+/// What is said where there are none.
+const fn none(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Late => "no late rows: every row committed so far came before its window had fired",
+        Stream::Dead => "no dead letters: every row committed so far was decoded and has a place in time",
     }
 }
 
@@ -62,25 +32,17 @@ pub(super) async fn print(config: &Config, name: &str, stream: Stream) -> anyhow
     let (opened, loaded) = named::open(config, name).await?;
     let mut counted = 0;
     for shard in loaded.topology.all_shards() {
-        let kept = find(&opened, shard, stream).await?;
+        let (head, _) = claim::read_head(opened.ctx.table.as_ref(), shard).await?;
+        let kept = stream.find(opened.ctx.objects.as_ref(), &head).await?;
         counted += kept.rows;
         if print_rows(&opened, &kept).await? == Reader::Gone {
             return Ok(());
         }
     }
     if counted == 0 {
-        eprintln!("{name}: {}", stream.none());
+        eprintln!("{name}: {}", none(stream));
     }
     Ok(())
-}
-
-/// Where the rows of one shard lie.
-async fn find(opened: &Opened, shard: ShardKey, stream: Stream) -> anyhow::Result<Kept> {
-    let (head, _) = claim::read_head(opened.ctx.table.as_ref(), shard).await?;
-    let rows = stream.rows(&head);
-    let kept = kept_rows(opened.ctx.objects.as_ref(), &head, stream.kind(), rows).await?;
-    anyhow::ensure!(kept.rows == rows, "shard {shard} counts {rows} {}, its commits name {}", stream.noun(), kept.rows);
-    Ok(kept)
 }
 
 /// Who reads standard output.

@@ -9,9 +9,10 @@ use weir_coordinator::Changes;
 
 use crate::context::Ctx;
 
-/// Longest time between two looks where the table does not tell of other processes' writes.
-const UNHEARD_MAX_MICROS: i64 = 50_000;
-/// The same where it does.
+/// Longest sleep, after which stopping, leaving and sharing are thought of, and longest time between two looks where the table does not
+/// tell of other processes' writes. A round without a look asks nobody.
+const SLEEP_MAX_MICROS: i64 = 50_000;
+/// Longest time between two looks where it does.
 const HEARD_MAX_MICROS: i64 = 5_000_000;
 /// Of the time in which nothing came, the part that may pass until the next look.
 const IDLE_SHARE: i64 = 8;
@@ -31,7 +32,7 @@ impl Looks {
     pub(super) fn new(ctx: &Ctx) -> Self {
         let now = ctx.clock.monotonic_micros();
         let interval_min = i64::try_from(ctx.tuning.ask_again.as_micros()).unwrap_or(i64::MAX);
-        let most = if ctx.table.hears_others() { HEARD_MAX_MICROS } else { UNHEARD_MAX_MICROS };
+        let most = if ctx.table.hears_others() { HEARD_MAX_MICROS } else { SLEEP_MAX_MICROS };
         let changes = ctx.table.changes();
         Self { changes, interval_min, interval_max: most.max(interval_min), busy_at: now, next_at: now }
     }
@@ -56,9 +57,10 @@ impl Looks {
         self.next_at = i64::MIN;
     }
 
-    /// Sleeps until somebody writes, the next look is due or, where a source must be asked, it is time for that.
+    /// Sleeps until somebody writes, the next look is due or, where a source must be asked, it is time for that; never for long.
     pub(super) async fn wait(&mut self, ctx: &Ctx, polls: bool) {
-        let until_look = self.next_at.saturating_sub(ctx.clock.monotonic_micros()).max(self.interval_min);
+        let until_look = self.next_at.saturating_sub(ctx.clock.monotonic_micros());
+        let until_look = until_look.min(SLEEP_MAX_MICROS).max(self.interval_min);
         let micros = if polls { self.interval_min } else { until_look };
         let patience = Duration::from_micros(u64::try_from(micros).unwrap_or_default());
         tokio::select! {

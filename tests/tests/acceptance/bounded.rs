@@ -280,6 +280,13 @@ const BOUNDED: &str = "CREATE TABLE plays (song_id BIGINT, etime TIMESTAMP(3), W
      INSERT INTO hot SELECT song_id, count(*)
      FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, song_id;";
 
+/// The same of a stream.
+const FED: &str =
+    "CREATE TABLE plays (song_id BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime) WITH ('connector' = 'http');
+     CREATE TABLE hot (song_id BIGINT, plays BIGINT) WITH ('connector' = 'blackhole');
+     INSERT INTO hot SELECT song_id, count(*)
+     FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, song_id;";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_last_generation_of_a_quiet_shard_never_committed_is_collected() {
     let job = Here::new("memory:", BOUNDED).await;
@@ -319,16 +326,23 @@ async fn what_the_last_generation_of_a_quiet_shard_never_committed_is_collected(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pin_of_somebody_who_died_while_looking_is_taken_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let job = Here::new(&format!("file://{}", folder.path().join("store").display()), BOUNDED).await;
+    let job = Here::new(&format!("file://{}", folder.path().join("store").display()), FED).await;
     let table = job.opened.ctx.table.as_ref();
-    let everything = Pin { everything: true, ..Pin::default() };
-    for reader in [retention::look_reader(OwnerId(7)), retention::look_reader(job.opened.ctx.owner), "somebody".to_owned()] {
-        let _pinned = retention::pin(table, job.loaded.job, &reader, &everything).await.expect("pins");
+    let stream = job.loaded.pinned[0].stream().expect("it reads a stream").row.stream;
+    let living = [retention::look_reader(job.opened.ctx.owner), "somebody".to_owned()];
+    for pinned in [job.loaded.job, stream] {
+        let everything = Pin { everything: true, ..Pin::default() };
+        for reader in [&retention::look_reader(OwnerId(7)), &living[0], &living[1]] {
+            let _pinned = retention::pin(table, pinned, reader, &everything).await.expect("pins");
+        }
     }
     job.collect().await;
-    let row = retention::read(table, job.loaded.job).await.expect("the row");
-    let living = [retention::look_reader(job.opened.ctx.owner), "somebody".to_owned()];
-    assert!(row.pins.keys().eq(living.iter()), "{:?}", row.pins);
+    for pinned in [job.loaded.job, stream] {
+        let mut pins = retention::read(table, pinned).await.expect("the row").pins;
+        // A stream's past is also held for the job that reads it.
+        pins.remove(&retention::job_reader(job.loaded.job));
+        assert!(pins.keys().eq(living.iter()), "{pins:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

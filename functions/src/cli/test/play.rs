@@ -9,8 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use weir_coordinator::{CoordinationStore, jobs};
 use weir_model::key_group::KEY_GROUPS_DEFAULT;
-use weir_model::{Head, SegmentKind, ShardId, ShardKey};
-use weir_state::{kept_rows, segment};
+use weir_model::{Head, ShardKey};
 
 use super::case::{Case, Step};
 use super::crashes::{Crashes, Life};
@@ -19,6 +18,7 @@ use super::rows;
 use super::world::World;
 use crate::context::Ctx;
 use crate::job::{self, Loaded};
+use crate::kept::Stream;
 use crate::worker::{self, Invocation, Left};
 
 /// Turns after which a step that does not settle is given up.
@@ -67,7 +67,7 @@ pub(super) async fn play(case: &Case, schedule: Schedule) -> anyhow::Result<Vec<
     for (number, step) in (1..).zip(&case.steps) {
         let context = || format!("step {number}");
         player.take(step).await.with_context(context)?;
-        let (late, dead) = (player.kept(SegmentKind::Late).await?, player.kept(SegmentKind::Dead).await?);
+        let (late, dead) = (player.kept(Stream::Late).await?, player.kept(Stream::Dead).await?);
         played.push(Played { tables: results.look().with_context(context)?, late, dead });
     }
     Ok(played)
@@ -159,16 +159,11 @@ impl<'w> Player<'w> {
     }
 
     /// All late or dead rows so far.
-    async fn kept(&self, kind: SegmentKind) -> anyhow::Result<Vec<String>> {
-        let objects = self.world.objects.as_ref();
+    async fn kept(&self, stream: Stream) -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for head in self.heads(&self.loaded.topology.all_shards()).await? {
-            let count = if kind == SegmentKind::Late { head.stats.rows_late } else { head.stats.rows_dead };
-            for rows in &kept_rows(objects, &head, kind, count).await?.segments {
-                // Nobody is their receiver: all are written for shard 0.
-                for batch in segment::read_for(objects, &self.process.cache, rows, ShardId(0)).await?.iter() {
-                    lines.extend(rows::lines(batch)?);
-                }
+            for batch in stream.rows(self.world.objects.as_ref(), &self.process.cache, &head).await? {
+                lines.extend(rows::lines(&batch)?);
             }
         }
         Ok(lines)
