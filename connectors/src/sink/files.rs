@@ -32,7 +32,7 @@ use crate::encode;
 use crate::files::{Format, format, local_path};
 use crate::options::{OptionsError, TableOptions};
 use crate::source::SourceError;
-pub use published::Published;
+pub use published::{Published, readable};
 
 /// A file below this size grows with every step.
 const GROW_BYTES: u64 = 1 << 20;

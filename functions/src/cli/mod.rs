@@ -27,6 +27,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::context::Stop;
+use crate::kept::Stream;
 pub(crate) use settings::{Common, Running, check_environment};
 
 /// Stateful stream processing without a cluster.
@@ -212,8 +213,8 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Stream(command) => stream::stream(&command).await,
         Command::Query(args) => query::query(&args).await,
         Command::Partials(args) => partials::partials(&args).await,
-        Command::Late { job, common } => kept::print(&common.config()?, &job, kept::Stream::Late).await,
-        Command::Dead { job, common } => kept::print(&common.config()?, &job, kept::Stream::Dead).await,
+        Command::Late { job, common } => kept::print(&common.config()?, &job, Stream::Late).await,
+        Command::Dead { job, common } => kept::print(&common.config()?, &job, Stream::Dead).await,
         Command::Replay(args) => replay::replay(&args).await,
         Command::Table(command) => table::table(&command).await,
         Command::Generate(args) => generate::generate(&args),

@@ -10,10 +10,8 @@ use anyhow::Context;
 use clap::Args;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as ObjectPath;
-use weir_coordinator::{claim, jobs, retention};
-use weir_model::decide::PinDecision;
+use weir_coordinator::{claim, jobs};
 use weir_model::job::DesiredState;
-use weir_model::retention::Pin;
 use weir_model::{SegmentKind, ShardKey};
 use weir_plan::Grouping;
 use weir_state::manifest::{Entries, entries_between};
@@ -21,6 +19,7 @@ use weir_state::manifest::{Entries, entries_between};
 use super::{Common, named};
 use crate::job::Loaded;
 use crate::open::Opened;
+use crate::query::{Cut, until_interrupted};
 use crate::topology::{Role, Stage};
 
 #[derive(Debug, Args)]
@@ -58,17 +57,10 @@ async fn list(args: &PartialsArgs) -> anyhow::Result<()> {
 #[expect(clippy::print_stdout, reason = "the command line speaks on standard output")]
 async fn copy(args: &PartialsArgs, folder: &Path) -> anyhow::Result<()> {
     let (opened, loaded) = named::open_to_pin(&args.common.config()?, &args.job).await?;
-    let (table, reader) = (opened.ctx.table.as_ref(), retention::look_reader(opened.ctx.owner));
-    let everything = Pin { everything: true, ..Pin::default() };
-    let PinDecision::Write(_) = retention::pin(table, loaded.job, &reader, &everything).await? else {
-        anyhow::bail!("the job's past cannot be pinned");
-    };
-    let copied = tokio::select! {
-        copied = copy_all(&opened, &loaded, folder) => copied,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted: the copies in {} are not complete", folder.display())),
-    };
-    retention::unpin(table, loaded.job, &reader).await?;
-    for copy in copied? {
+    let cut = Cut::take(&opened.ctx, &loaded).await?;
+    let copied = until_interrupted(copy_all(&opened, &loaded, folder)).await;
+    let copied = cut.let_go(&opened.ctx, &loaded, copied).await;
+    for copy in copied.with_context(|| format!("the copies in {} are not complete", folder.display()))? {
         println!("{}", copy.display());
     }
     Ok(())

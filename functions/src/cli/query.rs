@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::csv::WriterBuilder;
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use datafusion::prelude::DataFrame;
@@ -20,7 +21,7 @@ use weir_connectors::files::Format as FileFormat;
 
 use super::Common;
 use crate::open::{self, Opened};
-use crate::query::{Questions, protocol};
+use crate::query::{Questions, protocol, until_interrupted};
 
 /// Shortest time between two answers of `--follow`.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -76,19 +77,23 @@ pub(super) async fn query(args: &QueryArgs) -> anyhow::Result<()> {
         return match &args.output {
             Some(path) => {
                 let file = File::create(path).with_context(|| format!("file {}", path.display()))?;
-                write(answer, format, file).await.with_context(|| format!("file {}", path.display()))
+                until_interrupted(write(answer, format, file)).await.with_context(|| format!("file {}", path.display()))
             }
-            None => heard(write(answer, format, std::io::stdout()).await),
+            None => heard(until_interrupted(write(answer, format, std::io::stdout())).await),
         };
     }
-    let mut before = Vec::new();
+    let (mut before, mut seen) = (Vec::new(), None);
     loop {
-        let mut answer = Vec::new();
-        write(questions.ask(sql).await?, format, &mut answer).await?;
-        if answer != before && reader_left(std::io::stdout().write_all(&answer))? {
-            return Ok(());
+        // Asking writes a pin, of which the feed tells: only what was committed is worth another question.
+        let epochs = questions.epochs().await?;
+        if seen.as_ref() != Some(&epochs) {
+            let mut answer = Vec::new();
+            until_interrupted(write(questions.ask(sql).await?, format, &mut answer)).await?;
+            if answer != before && reader_left(std::io::stdout().write_all(&answer))? {
+                return Ok(());
+            }
+            (before, seen) = (answer, Some(epochs));
         }
-        before = answer;
         let next = async {
             clock.sleep(FOLLOW_EVERY).await;
             changes.next().await;
@@ -109,7 +114,7 @@ async fn serve(args: &QueryArgs, opened: Opened, address: SocketAddr) -> anyhow:
     let address = listener.local_addr()?;
     eprintln!("weir: answers at postgresql://weir@{address}/weir; try psql -h {} -p {} weir weir", address.ip(), address.port());
     tokio::select! {
-        served = protocol::serve(listener, opened, args.job.clone()) => Ok(served?),
+        never = protocol::serve(listener, opened, args.job.clone()) => match never {},
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
@@ -177,16 +182,22 @@ async fn write(answer: DataFrame, format: Format, mut to: impl Write + Send) -> 
     }
     while let Some(batch) = batches.next().await.transpose()? {
         if format == Format::Csv {
-            datafusion::arrow::csv::WriterBuilder::new().with_header(header).build(&mut to).write(&batch)?;
+            to.write_all(&csv(&batch, header)?)?;
             header = false;
         } else {
             to.write_all(&encode::encode(FileFormat::Json, &columns, &[batch])?)?;
         }
     }
     if header {
-        datafusion::arrow::csv::WriterBuilder::new().with_header(true).build(&mut to).write(&RecordBatch::new_empty(columns))?;
+        to.write_all(&csv(&RecordBatch::new_empty(columns), true)?)?;
     }
     Ok(to.flush()?)
+}
+
+fn csv(batch: &RecordBatch, header: bool) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    WriterBuilder::new().with_header(header).build(&mut bytes).write(batch)?;
+    Ok(bytes)
 }
 
 fn table(columns: &SchemaRef, batches: &[RecordBatch]) -> anyhow::Result<Vec<u8>> {

@@ -18,7 +18,7 @@ use weir_state::manifest::entries_left;
 use super::{Common, named};
 use crate::context::Ctx;
 use crate::job::Loaded;
-use crate::query::Cut;
+use crate::query::{Cut, until_interrupted};
 use crate::topology::{Role, Stage};
 use crate::worker::WorkerError;
 use crate::worker::rerun::{self, Past};
@@ -65,12 +65,8 @@ pub(super) async fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     let stage = find(&loaded, args.shard)?;
     let shard = ShardKey::new(loaded.job, stage.id, args.shard.1);
     let cut = Cut::take(&opened.ctx, &loaded).await?;
-    let told = tokio::select! {
-        told = tell(&opened.ctx, &loaded, &cut, (shard, stage.role), args) => told,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-    };
-    cut.let_go(&opened.ctx, &loaded).await?;
-    let (text, differs) = told?;
+    let told = until_interrupted(tell(&opened.ctx, &loaded, &cut, (shard, stage.role), args)).await;
+    let (text, differs) = cut.let_go(&opened.ctx, &loaded, told).await?;
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}

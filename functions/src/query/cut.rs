@@ -42,7 +42,7 @@ impl Cut {
             }
             Ok(heads)
         };
-        match heads.await {
+        match until_interrupted(heads).await {
             Ok(heads) => Ok(Self { heads }),
             Err(error) => {
                 // The first error is what matters; the pin of a process that has ended is taken back by a collector.
@@ -52,12 +52,16 @@ impl Cut {
         }
     }
 
-    /// Lets go of the pin.
+    /// Lets go of the pin, whatever came of reading under it. A pin that stays, because the table does not answer, is taken back when this
+    /// process has ended: no reason to throw an answer away.
     ///
     /// # Errors
-    /// The table.
-    pub(crate) async fn let_go(self, ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
-        unpin(ctx, loaded).await
+    /// That of `read`.
+    pub(crate) async fn let_go<T>(self, ctx: &Ctx, loaded: &Loaded, read: anyhow::Result<T>) -> anyhow::Result<T> {
+        if let Err(error) = unpin(ctx, loaded).await {
+            tracing::warn!(job = loaded.name, %error, "the past stays pinned until this process ends");
+        }
+        read
     }
 
     /// Head of `shard`.
@@ -95,6 +99,17 @@ impl Cut {
     }
 }
 
+/// What comes of `reading`, unless somebody presses Ctrl-C first: a pin must be let go of then, too.
+///
+/// # Errors
+/// Those of `reading`, or the interruption.
+pub(crate) async fn until_interrupted<T>(reading: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::select! {
+        read = reading => read,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    }
+}
+
 fn reader(ctx: &Ctx) -> String {
     retention::look_reader(ctx.owner)
 }
@@ -117,6 +132,11 @@ async fn unpin(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<()> {
         retention::unpin(ctx.table.as_ref(), owner, &reader(ctx)).await?;
     }
     Ok(())
+}
+
+/// Every shard that a cut holds.
+pub(super) fn shards(loaded: &Loaded) -> Vec<ShardKey> {
+    sinks_first(loaded).concat()
 }
 
 /// Shards, stage by stage: those of a stage may be read in any order.

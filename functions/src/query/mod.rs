@@ -31,10 +31,11 @@ use datafusion::common::ResolvedTableReference;
 use datafusion::execution::context::SQLOptions;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use weir_coordinator::jobs;
+use weir_model::Epoch;
 
 use crate::job::{self, Loaded};
 use crate::open::Opened;
-pub(crate) use cut::Cut;
+pub(crate) use cut::{Cut, until_interrupted};
 use rows::Reader;
 pub(crate) use tables::{Schema, Table};
 
@@ -104,6 +105,19 @@ impl Questions {
             }
         }
         plan(&context, sql).await
+    }
+
+    /// Last epochs of all shards that an answer may be of: while they are the same, so is the answer. Reads only.
+    ///
+    /// # Errors
+    /// The table.
+    pub(crate) async fn epochs(&self) -> anyhow::Result<Vec<Epoch>> {
+        let mut epochs = Vec::new();
+        for asked in self.jobs.values() {
+            let heads = jobs::heads(self.opened.ctx.table.as_ref(), &cut::shards(&asked.loaded)).await?;
+            epochs.extend(heads.iter().map(|head| head.epoch));
+        }
+        Ok(epochs)
     }
 
     /// Columns of the answer to `sql`; reads nothing.
@@ -176,12 +190,8 @@ impl Questions {
             }
             anyhow::Ok(())
         };
-        let read = tokio::select! {
-            read = reading => read,
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        };
-        cut.let_go(&self.opened.ctx, &asked.loaded).await?;
-        read
+        let read = until_interrupted(reading).await;
+        cut.let_go(&self.opened.ctx, &asked.loaded, read).await
     }
 }
 

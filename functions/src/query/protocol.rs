@@ -3,8 +3,10 @@
 //! Each statement is answered as of a cut of its own. Statements about the session (SET, BEGIN, ..) are accepted and mean nothing, since
 //! nothing can be written. Parameters (`$1`) are refused.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_pg::datatypes::{arrow_schema_to_pg_fields, encode_recordbatch};
 use async_trait::async_trait;
@@ -32,15 +34,23 @@ const SESSION: [&str; 8] = ["SET", "RESET", "BEGIN", "START", "COMMIT", "ROLLBAC
 /// SQLSTATE of everything that is wrong with a statement: "syntax error or access rule violation".
 const REFUSED: &str = "42000";
 
-/// Serves connections until `stop` is asked for.
-///
-/// # Errors
-/// The listener fails.
-pub(crate) async fn serve(listener: TcpListener, opened: Opened, job: Option<String>) -> std::io::Result<()> {
+/// How long nobody is let in after a connection could not be accepted: there may be too many of them.
+const RESTS: Duration = Duration::from_millis(100);
+
+/// Serves connections for ever.
+pub(crate) async fn serve(listener: TcpListener, opened: Opened, job: Option<String>) -> Infallible {
+    let clock = Arc::clone(&opened.ctx.clock);
     let answers = Arc::new(Answers { opened, job, loading: Mutex::new(()) });
     let handlers = Arc::new(Handlers { answers });
     loop {
-        let (socket, peer) = listener.accept().await?;
+        let (socket, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                clock.sleep(RESTS).await;
+                continue;
+            }
+        };
         let handlers = Arc::clone(&handlers);
         tokio::spawn(async move {
             if let Err(error) = pgwire::tokio::process_socket(socket, None, handlers).await {

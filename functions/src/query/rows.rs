@@ -1,20 +1,23 @@
 //! The rows of a table at a cut.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::{Schema as Columns, SchemaRef};
+use datafusion::arrow::datatypes::{Field, Schema as Columns, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Column, ScalarValue};
+use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{ExprFunctionExt, lit};
 use datafusion::prelude::{CsvReadOptions, DataFrame, Expr, JsonReadOptions, ParquetReadOptions, SessionContext};
 use weir_connectors::files::Format;
+use weir_connectors::sink::readable;
 use weir_model::{Epoch, Head, SegmentKind, ShardId, ShardKey, StageId};
 use weir_plan::{Changes, Op, SinkTable};
-use weir_state::{kept_rows, segment};
+use weir_state::segment;
 
 use super::cut::Cut;
 use super::tables::{Of, Schema, Table};
@@ -22,6 +25,7 @@ use crate::changelog;
 use crate::connect::Target;
 use crate::context::Ctx;
 use crate::job::Loaded;
+use crate::kept::Stream;
 use crate::stream::Attached;
 use crate::worker::look::{Unsaid, unsaid};
 
@@ -51,9 +55,7 @@ impl<'a> Reader<'a> {
             (Schema::Changelog, Of::Stage(stage)) => return Ok(self.changelog(*stage).await?.into_view()),
             (Schema::Live, Of::Stage(stage)) => self.live(*stage, columns).await?,
             (Schema::Late, Of::Stage(stage)) => self.late(*stage, columns).await?,
-            (Schema::Dead, Of::Stage(stage)) => {
-                self.kept(*stage, SegmentKind::Dead, |head| head.stats.rows_dead, columns).await?
-            }
+            (Schema::Dead, Of::Stage(stage)) => self.kept(*stage, Stream::Dead, columns).await?,
             (Schema::Streams, Of::Stream(stream)) => self.stream(stream, columns).await?,
             (Schema::Streams, Of::Stage(_)) | (_, Of::Stream(_)) => Vec::new(),
         };
@@ -95,29 +97,28 @@ impl<'a> Reader<'a> {
             rows.extend(published.growing);
             rows.extend(self.unpublished(sink, shard, head).await?);
         }
-        let rows = conformed(rows, &columns)?;
-        let in_memory = self.session.read_table(Arc::new(MemTable::try_new(SchemaRef::clone(&columns), vec![rows])?))?;
-        if whole.is_empty() {
-            return Ok(in_memory);
-        }
-        let paths: Vec<String> = whole.iter().map(|path| path.display().to_string()).collect();
-        Ok(self.files(format, &columns, paths).await?.union(in_memory)?)
+        let given = readable(format, &columns);
+        let rows = conformed(rows, &given)?;
+        let in_memory = self.session.read_table(Arc::new(MemTable::try_new(SchemaRef::clone(&given), vec![rows])?))?;
+        let rows = if whole.is_empty() { in_memory } else { self.files(format, &given, &whole).await?.union(in_memory)? };
+        Ok(rows.select(columns.fields().iter().map(|field| declared(field, format)).collect::<Vec<_>>())?)
     }
 
-    async fn files(&self, format: Format, columns: &SchemaRef, paths: Vec<String>) -> anyhow::Result<DataFrame> {
-        let extension = paths.first().and_then(|path| Path::new(path).extension()?.to_str()).unwrap_or_default().to_owned();
+    async fn files(&self, format: Format, columns: &SchemaRef, files: &[PathBuf]) -> anyhow::Result<DataFrame> {
+        let extension = files.first().and_then(|path| path.extension()?.to_str()).unwrap_or_default();
+        let urls = files.iter().map(|path| url(path)).collect::<anyhow::Result<Vec<String>>>()?;
         Ok(match format {
             Format::Json => {
-                let options = JsonReadOptions::default().schema(columns).file_extension(&extension);
-                self.session.read_json(paths, options).await?
+                let options = JsonReadOptions::default().schema(columns).file_extension(extension);
+                self.session.read_json(urls, options).await?
             }
             Format::Csv => {
-                let options = CsvReadOptions::new().has_header(false).schema(columns).file_extension(&extension);
-                self.session.read_csv(paths, options).await?
+                let options = CsvReadOptions::new().has_header(false).schema(columns).file_extension(extension);
+                self.session.read_csv(urls, options.newlines_in_values(true)).await?
             }
             Format::Parquet => {
-                let options = ParquetReadOptions::default().schema(columns).file_extension(&extension);
-                self.session.read_parquet(paths, options).await?
+                let options = ParquetReadOptions::default().schema(columns).file_extension(extension);
+                self.session.read_parquet(urls, options).await?
             }
         })
     }
@@ -153,7 +154,7 @@ impl<'a> Reader<'a> {
     }
 
     async fn late(&mut self, stage: StageId, columns: &SchemaRef) -> anyhow::Result<Vec<RecordBatch>> {
-        let mut rows = self.kept(stage, SegmentKind::Late, |head| head.stats.rows_late, columns).await?;
+        let mut rows = self.kept(stage, Stream::Late, columns).await?;
         let unsaid = self.unsaid(stage).await?;
         rows.extend(conformed(unsaid.iter().flat_map(|unsaid| unsaid.late.clone()).collect(), columns)?);
         Ok(rows)
@@ -173,20 +174,11 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    async fn kept(
-        &self,
-        stage: StageId,
-        kind: SegmentKind,
-        counted: impl Fn(&Head) -> u64,
-        columns: &SchemaRef,
-    ) -> anyhow::Result<Vec<RecordBatch>> {
+    async fn kept(&self, stage: StageId, stream: Stream, columns: &SchemaRef) -> anyhow::Result<Vec<RecordBatch>> {
         let mut rows = Vec::new();
         for shard in self.loaded.topology.shards(stage) {
             let head = self.cut.head(shard)?;
-            let kept = kept_rows(self.ctx.objects.as_ref(), head, kind, counted(head)).await?;
-            for segment in &kept.segments {
-                rows.extend(segment::read_for(self.ctx.objects.as_ref(), &self.ctx.cache, segment, ShardId(0)).await?);
-            }
+            rows.extend(stream.rows(self.ctx.objects.as_ref(), &self.ctx.cache, head).await?);
         }
         conformed(rows, columns)
     }
@@ -201,6 +193,21 @@ impl<'a> Reader<'a> {
         }
         conformed(rows, columns)
     }
+}
+
+/// A file by a URL: as a path, brackets and stars in its name would be a pattern.
+fn url(path: &Path) -> anyhow::Result<String> {
+    let url = std::path::absolute(path).ok().and_then(|path| reqwest::Url::from_file_path(path).ok());
+    Ok(url.with_context(|| format!("file {}", path.display()))?.into())
+}
+
+/// A column as the sink declares it, of rows that were read back: a text of CSV that cannot be NULL was empty.
+fn declared(field: &Field, format: Format) -> Expr {
+    let column = Expr::Column(Column::new_unqualified(field.name()));
+    if format == Format::Csv && !field.is_nullable() && field.data_type().is_string() {
+        return coalesce(vec![column, lit("")]).alias(field.name());
+    }
+    column
 }
 
 /// Name of a column that no sink can declare.

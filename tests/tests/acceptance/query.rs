@@ -132,6 +132,40 @@ async fn results_that_change_are_the_newest_of_each_key() {
     }
     assert!(cuts >= 2, "only {cuts} cuts: give it more rows");
     assert_eq!(number(&case, "SELECT sum(plays) FROM totals"), 1_500_000);
+    assert_eq!(number(&case, "SELECT sum(plays) FROM live.totals"), 1_500_000, "what a job that has finished still knows");
+}
+
+/// Texts that CSV writes in quotes, or not at all, in many files of a folder whose name would be a pattern.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_in_csv_come_back_whole() {
+    let case = Case::new(1, 1);
+    let note = |n: u64| ["two\nlines", "", "a \\\"quote\\\", and a comma", "plain"][(n % 4) as usize].replace('\n', "\\n");
+    let rows: String = (0..60_000).map(|n| format!("{{\"n\":{n},\"note\":\"{}\",\"more\":null}}\n", note(n))).collect();
+    std::fs::write(case.path("notes.json"), rows).expect("rows");
+    let sql = format!(
+        "CREATE TABLE notes (n BIGINT, note STRING NOT NULL, more STRING)
+           WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE copied (n BIGINT, note STRING NOT NULL, more STRING)
+           WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv', 'sink.rolling-policy.file-size' = '64KB');
+         INSERT INTO copied SELECT n, note, more FROM notes;",
+        case.path("notes.json").display(),
+        case.path("copied[1]").display()
+    );
+    std::fs::write(case.script(), sql).expect("the script can be written");
+    let arguments = ["--parallelism", "1", "--commit-interval", "5ms", "--quiet", "--durability", "process"];
+    assert_ok(&case.run(&arguments).output().expect("weir starts"));
+    let files = std::fs::read_dir(case.path("copied[1]")).expect("the sink").count();
+    assert!(files > 1, "one file would not show that all are read");
+    assert_eq!(number(&case, "SELECT count(DISTINCT n) FROM copied"), 60_000);
+    for (found, rows) in [
+        ("note LIKE 'two%lines'", 15_000),
+        ("note = ''", 15_000),
+        ("note = 'a \"quote\", and a comma'", 15_000),
+        ("note IS NULL", 0),
+        ("more IS NULL", 60_000),
+    ] {
+        assert_eq!(number(&case, &format!("SELECT count(*) FROM copied WHERE {found}")), rows, "{found}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::io::{Cursor, ErrorKind};
 use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -20,8 +20,20 @@ use crate::source::SourceError;
 pub struct Published {
     /// Files that never change any more.
     pub whole: Vec<PathBuf>,
-    /// Rows of the file that grows: those that were acknowledged.
+    /// Rows of the file that grows: those that were acknowledged; columns as [`readable`] has them.
     pub growing: Vec<RecordBatch>,
+}
+
+/// Columns as a reader of a sink's files gets them: CSV writes NULL and an empty text alike, so there each may be NULL.
+#[must_use]
+pub fn readable(format: Format, schema: &SchemaRef) -> SchemaRef {
+    match format {
+        Format::Csv => {
+            let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+            SchemaRef::new(Schema::new(fields.collect::<Vec<_>>()))
+        }
+        Format::Json | Format::Parquet => SchemaRef::clone(schema),
+    }
 }
 
 impl FileTarget {
@@ -43,8 +55,10 @@ impl FileTarget {
     /// [`SourceError`] naming a file that cannot be read or has lost rows.
     pub fn published(&self, state: &PublishState) -> Result<Published, SourceError> {
         let path = |number| self.folder.join(self.file_name(number));
-        // Numbers are left out where somebody else had changed a file.
-        let whole = (0..state.file_number).map(path).filter(|path| path.exists()).collect();
+        let (whole, gone): (Vec<_>, Vec<_>) = (0..state.file_number).map(path).partition(|path| path.exists());
+        for path in gone {
+            tracing::warn!(file = %path.display(), "a file with results is gone: its rows are in no answer");
+        }
         let growing = if state.file_rows == 0 { Vec::new() } else { self.acknowledged(path(state.file_number), state)? };
         Ok(Published { whole, growing })
     }
@@ -66,13 +80,13 @@ impl FileTarget {
 
     /// The first `rows` rows of a file.
     fn decode(&self, bytes: Bytes, rows: usize) -> Result<Vec<RecordBatch>, ArrowError> {
-        let schema = SchemaRef::clone(&self.schema);
+        let schema = readable(self.format, &self.schema);
         let mut left = rows;
         let mut take = |batch: Result<RecordBatch, ArrowError>| {
             let batch = batch?;
             let taken = batch.slice(0, batch.num_rows().min(left));
             left -= taken.num_rows();
-            RecordBatch::try_new(SchemaRef::clone(&self.schema), taken.columns().to_vec())
+            RecordBatch::try_new(readable(self.format, &self.schema), taken.columns().to_vec())
         };
         match self.format {
             Format::Json => arrow::json::ReaderBuilder::new(schema).build(Cursor::new(bytes))?.map(&mut take).collect(),
