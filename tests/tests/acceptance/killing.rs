@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use weir_model::{CommitEntry, Head, OwnerId};
+use weir_coordinator::{SqliteTable, claim, jobs};
+use weir_model::{CommitEntry, Head, OwnerId, ShardId, ShardKey, StageId};
 
-use crate::support::{Case, assert_same, hot_songs, hot_songs_batch, sink_rows, write_plays_of};
+use crate::support::{Case, assert_ok, assert_same, hot_songs, hot_songs_batch, sink_rows, write_plays_of};
 use crate::watched::{Watched, owners, until};
 
 const KILLS: u32 = 36;
@@ -20,37 +21,59 @@ pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
             assert!(status.success(), "a run failed by itself");
             return true;
         }
-        tokio::task::yield_now().await;
-        std::thread::yield_now();
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     false
 }
 
-/// Runs the case to its end, killing it up to `kills` times; returns how often it was killed.
-///
-/// - `life_millis`: least life of a process that is killed.
-pub(crate) async fn killed_often(case: &Case, kills: u32, life_millis: u64, more: &[&str]) -> u32 {
-    let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
-    let mut killed = 0;
-    for attempt in 0u64.. {
-        assert!(attempt < 400, "the job makes no progress under kills");
-        let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-        // The last lives long, so that the job ends however slow the machine is.
-        let short = Duration::from_millis(life_millis + attempt * 7 % 60);
-        if ended_within(&mut child, if killed < kills { short } else { Duration::from_secs(120) }).await {
-            break;
+/// Commits of the case's first two lanes; none before somebody has made the table.
+pub(crate) async fn lane_commits(case: &Case) -> u64 {
+    let file = case.path("store/coordination.sqlite");
+    let Some(table) = file.exists().then(|| SqliteTable::open(&file, false).ok()).flatten() else { return 0 };
+    let mut commits = 0;
+    for (_, job) in jobs::list(&table).await.unwrap_or_default() {
+        for lane in [0, 1].map(|shard| ShardKey::new(job, StageId(0), ShardId(shard))) {
+            commits += claim::read_head(&table, lane).await.map_or(0, |(head, _)| head.epoch.0);
         }
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
-        killed += 1;
     }
-    killed
+    commits
+}
+
+/// Runs the case until its lanes have committed once more and `moment` is over, then kills it; returns whether it ended before. However
+/// fast or busy the machine is, each life gets somewhere and none gets far.
+pub(crate) async fn killed_at_work(case: &Case, moment: Duration, more: &[&str]) -> bool {
+    let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
+    let before = lane_commits(case).await;
+    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    while lane_commits(case).await == before {
+        if ended_within(&mut child, Duration::from_millis(1)).await {
+            return true;
+        }
+    }
+    if ended_within(&mut child, moment).await {
+        return true;
+    }
+    child.kill().expect("SIGKILL");
+    child.wait().expect("it is dead");
+    false
+}
+
+/// Runs the case to its end, killing it up to `kills` times; returns how often it was killed.
+pub(crate) async fn killed_often(case: &Case, kills: u32, more: &[&str]) -> u32 {
+    for killed in 0..kills {
+        if killed_at_work(case, Duration::from_millis(u64::from(killed) * 7 % 10), more).await {
+            return killed;
+        }
+    }
+    let arguments = [&["--parallelism", "2", "--quiet"], more].concat();
+    assert_ok(&case.run(&arguments).output().expect("weir starts"));
+    kills
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_killed_over_and_over_gives_the_batch_result() {
     let case = Case::new(3_000_000, 1);
-    let kills = killed_often(&case, KILLS, 60, &[]).await;
+    let kills = killed_often(&case, KILLS, &[]).await;
     assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &sink_rows(&case.output()).await, &hot_songs_batch(&case.input()).await);
 }

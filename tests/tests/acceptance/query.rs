@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use weir_coordinator::{SqliteTable, claim, jobs, retention};
 
-use crate::killing::ended_within;
+use crate::killing::killed_at_work;
 use crate::real_parts::variable;
 use crate::support::{Case, assert_ok, assert_same, bag, hot_songs_batch, text};
+
+/// What lives on in the page cache lives through a SIGKILL.
+const DURABILITY: &[&str] = &["--durability", "process"];
 
 fn ask(case: &Case, sql: &str) -> Output {
     case.weir(&["query", sql, "--format", "csv"])
@@ -22,16 +25,10 @@ fn number(case: &Case, sql: &str) -> u64 {
     answer.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or_else(|| panic!("{sql}: {answer}"))
 }
 
-/// Runs the case until it is killed after `life`; returns whether it ended before.
-async fn killed_after(case: &Case, life: Duration) -> bool {
+/// Runs the case to its end.
+fn run_to_its_end(case: &Case) {
     let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
-    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-    let ended = ended_within(&mut child, life).await;
-    if !ended {
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
-    }
-    ended
+    assert_ok(&case.run(&arguments).output().expect("weir starts"));
 }
 
 /// Rows that the lanes of the case's job have committed.
@@ -56,12 +53,8 @@ async fn each_event_is_in_one_place_of_a_cut_wherever_the_job_was_killed() {
     let (mut cuts, mut open) = (0, 0);
     for attempt in 0u64.. {
         assert!(attempt < 400, "the job makes no progress under kills");
-        if killed_after(&case, Duration::from_millis(120 + attempt * 13 % 90)).await {
+        if killed_at_work(&case, Duration::from_millis(attempt * 13 % 90), DURABILITY).await {
             break;
-        }
-        // Nobody has made the store before the first process was killed.
-        if !ask(&case, "SELECT 1").status.success() {
-            continue;
         }
         assert_eq!(number(&case, everywhere), committed_rows(&case).await, "cut {cuts}");
         open += u64::from(number(&case, "SELECT count(*) FROM live.hot") > 0);
@@ -75,7 +68,7 @@ async fn each_event_is_in_one_place_of_a_cut_wherever_the_job_was_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn results_are_the_batch_in_every_format() {
     let case = Case::new(60_000, 2);
-    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    run_to_its_end(&case);
     let answer = case.path("answer.parquet");
     assert_ok(&case.weir(&["query", "SELECT * FROM hot", "--output", &answer.display().to_string()]));
     let context = datafusion::prelude::SessionContext::new();
@@ -119,16 +112,14 @@ async fn results_that_change_are_the_newest_of_each_key() {
     let mut cuts = 0;
     for attempt in 0u64.. {
         assert!(attempt < 400, "the job makes no progress under kills");
-        if killed_after(&case, Duration::from_millis(100 + attempt * 13 % 90)).await {
+        if killed_at_work(&case, Duration::from_millis(attempt * 13 % 90), DURABILITY).await {
             break;
         }
-        if ask(&case, "SELECT 1").status.success() {
-            // The table by key has folded what the changelog may not have yet.
-            assert_eq!(number(&case, "SELECT coalesce(sum(plays), 0) FROM live.totals"), committed_rows(&case).await);
-            let keys = number(&case, "SELECT count(*) FROM totals");
-            assert_eq!(keys, number(&case, "SELECT count(DISTINCT song_id) FROM changelog.totals"));
-            cuts += 1;
-        }
+        // The table by key has folded what the changelog may not have yet.
+        assert_eq!(number(&case, "SELECT coalesce(sum(plays), 0) FROM live.totals"), committed_rows(&case).await);
+        let keys = number(&case, "SELECT count(*) FROM totals");
+        assert_eq!(keys, number(&case, "SELECT count(DISTINCT song_id) FROM changelog.totals"));
+        cuts += 1;
     }
     assert!(cuts >= 2, "only {cuts} cuts: give it more rows");
     assert_eq!(number(&case, "SELECT sum(plays) FROM totals"), 1_500_000);
@@ -173,7 +164,7 @@ async fn wrong_questions_say_what_is_wrong() {
     let case = Case::new(100, 1);
     let nothing = ask(&case, "SELECT 1");
     assert!(!nothing.status.success() && text(&nothing.stderr).contains("store"), "{}", text(&nothing.stderr));
-    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    run_to_its_end(&case);
     for (sql, expected) in [
         ("SELECT * FROM hott", "help: weir query without SQL lists the tables"),
         ("SELECT nme FROM hot", "nme"),
@@ -230,7 +221,7 @@ impl Served {
 #[tokio::test(flavor = "multi_thread")]
 async fn psql_asks_what_weir_query_asks() {
     let case = Case::new(60_000, 1);
-    assert!(killed_after(&case, Duration::from_secs(120)).await, "the job ends");
+    run_to_its_end(&case);
     let served = Served::start(&case);
     let answer = served.psql("SELECT sum(plays) FROM hot;");
     assert_ok(&answer);

@@ -61,7 +61,7 @@ async fn the_last_results_do_not_depend_on_how_a_job_is_run() {
 async fn a_job_killed_over_and_over_says_each_change_once() {
     let case = Case::new(1_500_000, 1);
     with_query(&case);
-    let kills = killed_often(&case, 12, 60, &["--durability", "process"]).await;
+    let kills = killed_often(&case, 12, &["--durability", "process"]).await;
     assert!(kills >= 10, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &found(&case), &expected(&case.input()).await);
 }
