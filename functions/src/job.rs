@@ -99,6 +99,8 @@ pub struct Loaded {
     pub plan_version: u32,
     /// Event times later than now plus this are quarantined (W3).
     pub skew_max: Duration,
+    /// The commit interval that the script sets.
+    pub commit_interval: Option<Duration>,
 }
 
 /// Settings that the script itself may give.
@@ -288,6 +290,7 @@ fn loaded(row: JobRow, object: PlanObject, plan: JobPlan) -> Result<Loaded, JobE
         key_groups: object.key_groups,
         plan_version: row.plan_version,
         skew_max: settings.skew_max.unwrap_or(SKEW_MAX_DEFAULT),
+        commit_interval: settings.commit_interval,
     })
 }
 
@@ -313,7 +316,10 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
     if let Some(stage) = &pipeline.aggregate {
         let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
         text += &match stage.grouping {
-            Grouping::Tumble { size_micros, offset_micros } => format!("{size_micros} {offset_micros}"),
+            Grouping::Tumble { size_micros, offset_micros, emit } if emit.changes() => {
+                format!("{size_micros} {offset_micros} {emit:?} {:?}", pipeline.sink.changes)
+            }
+            Grouping::Tumble { size_micros, offset_micros, .. } => format!("{size_micros} {offset_micros}"),
             Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
         };
         text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());

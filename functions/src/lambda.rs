@@ -41,6 +41,8 @@ struct Settings {
 #[derive(Debug)]
 pub struct Worker {
     ctx: Ctx,
+    /// Whether the environment sets the commit interval; else each job's script may.
+    interval_is_set: bool,
     /// Compiled scripts of the jobs served last.
     loaded: Mutex<Recent<JobId, Arc<Loaded>>>,
 }
@@ -62,7 +64,8 @@ impl Worker {
             config.store != "memory:" && config.places().coordination() != "memory:",
             "a function keeps nothing: set WEIR_STORE=s3://BUCKET/PREFIX and WEIR_COORDINATION=dynamodb://TABLE"
         );
-        Ok(Self::open(&config).await?)
+        let worker = Self::open(&config).await?;
+        Ok(Self { interval_is_set: settings.running.has_commit_interval(), ..worker })
     }
 
     pub(crate) async fn open(config: &Config) -> Result<Self, OpenError> {
@@ -70,7 +73,7 @@ impl Worker {
         let mut ctx = open::open_for_invocation(config).await?.ctx;
         // Nobody sees a function die over and over.
         ctx.tuning.vanished_max = VANISHED_MAX;
-        Ok(Self { ctx, loaded: Mutex::new(Recent::new(LOADED_MAX)) })
+        Ok(Self { ctx, interval_is_set: false, loaded: Mutex::new(Recent::new(LOADED_MAX)) })
     }
 
     #[cfg(test)]
@@ -88,9 +91,18 @@ impl Worker {
         let deadline = self.ctx.clock.monotonic_micros().saturating_add(time);
         let leave_at = worker::leave_at(&invocation, &self.ctx).min(deadline);
         let loaded = self.loaded(invocation.job).await?;
-        let left = worker::run_until(leave_at, &invocation, &self.ctx, &loaded).await?;
+        let left = worker::run_until(leave_at, &invocation, &self.ctx_for(&loaded), &loaded).await?;
         self.tidy(&invocation, &loaded, left).await?;
         Ok(left)
+    }
+
+    /// The context with what the job's script sets.
+    pub(crate) fn ctx_for(&self, loaded: &Loaded) -> Ctx {
+        let mut ctx = self.ctx.clone();
+        if let Some(interval) = loaded.commit_interval.filter(|_| !self.interval_is_set) {
+            ctx.tuning.commit_interval = interval;
+        }
+        ctx
     }
 
     async fn loaded(&self, job: JobId) -> Result<Arc<Loaded>, WorkerError> {

@@ -211,8 +211,18 @@ mod tests {
         let plan = weir_plan::compile(SQL).await.expect("compiles");
         let pinned = vec![Pinned::Nothing];
         let topology = Topology::new(JobId(1), &plan, &pinned, 2, 720);
-        let (key_groups, plan_version, skew_max) = (720, 1, Duration::ZERO);
-        Loaded { job: JobId(1), name: "hot".to_owned(), plan, topology, pinned, key_groups, plan_version, skew_max }
+        let (key_groups, plan_version, skew_max, commit_interval) = (720, 1, Duration::ZERO, None);
+        Loaded {
+            job: JobId(1),
+            name: "hot".to_owned(),
+            plan,
+            topology,
+            pinned,
+            key_groups,
+            plan_version,
+            skew_max,
+            commit_interval,
+        }
     }
 
     #[tokio::test]

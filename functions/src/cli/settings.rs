@@ -70,6 +70,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Whether a commit interval is asked for, which wins over the script's.
+    pub(crate) fn has_commit_interval(&self) -> bool {
+        self.commit_interval.is_some()
+    }
+
     pub(crate) fn apply(&self, config: &mut Config) {
         config.parallelism = self.parallelism.or(config.parallelism);
         config.commit_interval = self.commit_interval.unwrap_or(config.commit_interval);

@@ -232,3 +232,12 @@ async fn a_job_that_is_closed_but_not_finished_is_finished_by_whoever_is_called(
     let pins = weir_coordinator::retention::read(world.ctx.table.as_ref(), stream).await.unwrap().pins;
     assert!(pins.is_empty(), "the stream's past is let go of: {pins:?}");
 }
+
+#[tokio::test]
+async fn a_function_commits_as_often_as_the_script_of_the_job_says() {
+    let config = Config { store: "memory:".to_owned(), parallelism: Some(1), ..Config::default() };
+    let function = crate::lambda::Worker::open(&config).await.unwrap();
+    let sql = format!("SET 'execution.checkpointing.interval' = '70 ms';{SQL}");
+    let loaded = job::open_or_create(function.ctx(), "job", &sql, 1, 8).await.unwrap();
+    assert_eq!(function.ctx_for(&loaded).tuning.commit_interval, Duration::from_millis(70));
+}
