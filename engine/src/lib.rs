@@ -30,7 +30,7 @@ mod window;
 
 pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
-pub use merge::{CheckpointPass, Extent, MergeOperator};
+pub use merge::{CheckpointPass, Extent, MergeOperator, Moment};
 pub use open_panes::StateBudget;
 pub use sieve::FailedRow;
 pub use window::FIRED_ROWS_MAX;

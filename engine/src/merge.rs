@@ -26,6 +26,25 @@ enum Kind {
     Updating(Box<UpdatingOperator>),
 }
 
+/// What a batch's results depend on besides its rows, all of it in the recipe (R1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// The shard's watermark before the batch.
+    pub before: Watermark,
+    /// Its watermark after it.
+    pub after: Watermark,
+    /// Whether open windows give what has changed of their results.
+    pub early: bool,
+}
+
+impl Moment {
+    /// The end of a stream whose watermark was `before`.
+    #[must_use]
+    pub const fn end(before: Watermark) -> Self {
+        Self { before, after: Watermark::INFINITY, early: false }
+    }
+}
+
 /// How much of the state a checkpoint has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
@@ -216,14 +235,22 @@ impl MergeOperator {
         }
     }
 
-    /// Gives the results of the batch: panes that `after`, the watermark after it, has passed, as far as one batch goes (see
-    /// [`Self::is_due`]); or what has changed.
+    /// Says how far the watermark was when the state that was restored was stored.
+    pub fn stand_at(&mut self, watermark: Watermark) {
+        match &mut self.0 {
+            Kind::Window(window) => window.stand_at(watermark),
+            Kind::Updating(_) => {}
+        }
+    }
+
+    /// Gives the results of the batch: panes that the watermark after it has passed, as far as one batch goes (see [`Self::is_due`]), and
+    /// of open ones what is asked for; or what has changed.
     ///
     /// # Errors
     /// [`EngineError::Query`] if an aggregate or an output expression fails.
-    pub async fn fire(&mut self, after: Watermark) -> Result<Vec<RecordBatch>, EngineError> {
+    pub async fn fire(&mut self, moment: Moment) -> Result<Vec<RecordBatch>, EngineError> {
         match &mut self.0 {
-            Kind::Window(window) => window.fire(after).await,
+            Kind::Window(window) => window.fire(moment).await,
             Kind::Updating(updating) => updating.fire().await,
         }
     }
@@ -237,7 +264,25 @@ impl MergeOperator {
         }
     }
 
-    /// Whether a pane has given some of its results and not all: there is no checkpoint of such a state.
+    /// Least time between two early results, microseconds; `None` if there are none.
+    #[must_use]
+    pub fn early_every(&self) -> Option<i64> {
+        match &self.0 {
+            Kind::Window(window) => window.early_every(),
+            Kind::Updating(_) => None,
+        }
+    }
+
+    /// Whether an open window has results that it has not given early.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        match &self.0 {
+            Kind::Window(window) => window.has_news(),
+            Kind::Updating(_) => false,
+        }
+    }
+
+    /// Whether some of the results that are due have been given and not all: there is no checkpoint of such a state.
     #[must_use]
     pub fn is_firing(&self) -> bool {
         match &self.0 {

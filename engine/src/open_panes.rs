@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use datafusion::arrow::array::RecordBatch;
 
 use crate::EngineError;
-use crate::pane_table::{PaneShape, PaneTable};
+use crate::pane_table::{Given, PaneShape, PaneTable};
 use crate::sorted_rows::SortedRows;
 use crate::spill::{Rows, SpillFiles, SpilledPane};
 
@@ -40,13 +40,48 @@ impl Pane {
             Self::Spilled(spilled) => spilled.bytes(),
         }
     }
+
+    fn has_news(&self) -> bool {
+        match self {
+            Self::Held(table) => table.has_news(),
+            Self::Spilled(spilled) => spilled.has_news(),
+        }
+    }
 }
 
-/// How far a checkpoint has come; dropped half-way, the operator must be dropped too.
+/// How far a checkpoint, or the giving of results of panes that stay, has come; dropped half-way, the operator must be dropped too.
 #[derive(Debug, Default)]
 pub(crate) struct PanePass {
     after: Option<i64>,
+    /// The last pane of it, if there is one.
+    upto: Option<i64>,
+    /// Whether the groups count as given from then on.
+    gives: Option<Gives>,
     moving: Option<Moving>,
+}
+
+/// Which groups of a pane that stays are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gives {
+    /// All.
+    All,
+    /// Those that are not what was given of them.
+    News,
+}
+
+impl PanePass {
+    /// Of one pane, whose groups count as given from then on.
+    pub(crate) fn giving(pane: i64, gives: Gives) -> Self {
+        Self { after: pane.checked_sub(1), upto: Some(pane), gives: Some(gives), moving: None }
+    }
+
+    fn next_of(&self, panes: &BTreeMap<i64, Pane>) -> Option<i64> {
+        let next = match self.after {
+            Some(after) => after.checked_add(1)?,
+            None => i64::MIN,
+        };
+        panes.range(next..).next().map(|(number, _)| *number).filter(|number| self.upto.is_none_or(|upto| *number <= upto))
+    }
 }
 
 /// A spilled pane on its way into a file of its folded rows.
@@ -187,7 +222,22 @@ impl OpenPanes {
         Ok(None)
     }
 
-    /// The next rows of a checkpoint, ascending by pane and key group; `None` after the last.
+    /// Number of the first pane after `pane`.
+    pub(crate) fn next_after(&self, pane: i64) -> Option<i64> {
+        self.panes.range(pane.checked_add(1)?..).next().map(|(number, _)| *number)
+    }
+
+    /// Whether a group of pane `number` may not be what was given of it.
+    pub(crate) fn has_news(&self, number: i64) -> bool {
+        self.panes.get(&number).is_some_and(Pane::has_news)
+    }
+
+    /// Drops pane `number` and what it holds.
+    pub(crate) fn drop_pane(&mut self, number: i64) {
+        drop(self.take(number));
+    }
+
+    /// The next rows of a checkpoint, or of panes that give results and stay, ascending by pane and key group; `None` after the last.
     ///
     /// Each pane goes on from exactly the rows it gave.
     pub(crate) fn store_next(&mut self, shape: &PaneShape, pass: &mut PanePass) -> Result<Option<RecordBatch>, EngineError> {
@@ -195,14 +245,17 @@ impl OpenPanes {
             if let Some(rows) = self.store_bucket(shape, pass)? {
                 return Ok(Some(rows));
             }
-            let next = pass.after.map_or(i64::MIN, |after| after.saturating_add(1));
-            let Some(number) = self.panes.range(next..).next().map(|(number, _)| *number) else { return Ok(None) };
+            let Some(number) = pass.next_of(&self.panes) else { return Ok(None) };
             pass.after = Some(number);
+            if pass.gives == Some(Gives::News) && !self.has_news(number) {
+                continue;
+            }
             match self.take(number) {
                 Some(Pane::Held(table)) => {
                     let rows = table.into_partial(shape, number)?;
                     if rows.num_rows() > 0 {
-                        self.fold(shape, number, Rows::Partial, &rows)?;
+                        let kept = if pass.gives.is_some() { shape.with_given(&rows, Given::Same)? } else { rows.clone() };
+                        self.fold(shape, number, Rows::Partial, &kept)?;
                         return Ok(Some(rows));
                     }
                 }
@@ -223,7 +276,9 @@ impl OpenPanes {
             moving.bucket += 1;
             if let Some(table) = folded {
                 let rows = table.into_partial(shape, moving.number)?;
-                moving.to.keep(&mut self.files, &rows)?;
+                let given = pass.gives.is_some();
+                let kept = if given { shape.with_given(&rows, Given::Same)? } else { rows.clone() };
+                moving.to.keep(&mut self.files, &kept, given)?;
                 return Ok(Some(rows));
             }
         }

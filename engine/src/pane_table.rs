@@ -11,11 +11,12 @@
 //! | `__pane` | Int64 | pane number | never | first |
 //! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
+//! | `__given` | Int8 | [`Given`] | never; only in checkpoints, and only of windows that fire more than once | |
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -31,6 +32,21 @@ pub const KEY_GROUP_COLUMN: &str = "__kg";
 /// Name of the pane column.
 pub const PANE_COLUMN: &str = "__pane";
 
+/// Name of the column that tells what was given of a group.
+pub(crate) const GIVEN_COLUMN: &str = "__given";
+
+/// What was given of a group; the numbers are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i8)]
+pub(crate) enum Given {
+    /// Nothing.
+    Never = 0,
+    /// What it is.
+    Same = 1,
+    /// What it was before rows were folded since.
+    Changed = 2,
+}
+
 /// Columns and aggregates of a stage.
 #[derive(Debug)]
 pub struct PaneShape {
@@ -41,6 +57,8 @@ pub struct PaneShape {
     keys: SchemaRef,
     aggregates: Vec<Aggregate>,
     key_groups: u16,
+    /// Whether groups know what was given of them.
+    remembers: bool,
 }
 
 impl PaneShape {
@@ -65,7 +83,39 @@ impl PaneShape {
             keys: Arc::new(Schema::new(keys)),
             aggregates,
             key_groups,
+            remembers: false,
         })
+    }
+
+    /// The same with groups that know what was given of them: partial and fired rows end with `__given`.
+    #[must_use]
+    pub(crate) fn remembering(self) -> Self {
+        let with_given = |schema: &SchemaRef| {
+            let given = Arc::new(Field::new(GIVEN_COLUMN, DataType::Int8, false));
+            Arc::new(Schema::new(schema.fields().iter().cloned().chain([given]).collect::<Vec<_>>()))
+        };
+        let (partial_schema, result_schema) = (with_given(&self.partial_schema), with_given(&self.result_schema));
+        Self { partial_schema, result_schema, remembers: true, ..self }
+    }
+
+    /// Partial rows with the same `given` in each; those of an exchange bear none.
+    pub(crate) fn with_given(&self, partial: &RecordBatch, given: Given) -> Result<RecordBatch, EngineError> {
+        let columns = self.partial_schema.fields().len() - 1;
+        let mut columns: Vec<ArrayRef> = partial.columns()[..columns.min(partial.num_columns())].to_vec();
+        columns.push(Arc::new(Int8Array::from_value(given as i8, partial.num_rows())));
+        Ok(RecordBatch::try_new(Arc::clone(&self.partial_schema), columns)?)
+    }
+
+    /// Results of partial rows, in their order: columns of [`Self::result_schema`].
+    pub(crate) fn results_of(&self, partial: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        let mut accumulators = self.accumulators()?;
+        let groups: Vec<usize> = (0..partial.num_rows()).collect();
+        let first_state = 2 + self.key_count();
+        accumulators.merge(self, &partial.columns()[first_state..], &groups, groups.len())?;
+        let mut columns: Vec<ArrayRef> = partial.columns()[1..first_state].to_vec();
+        columns.extend(accumulators.results()?);
+        columns.extend(self.remembers.then(|| Arc::clone(partial.column(partial.num_columns() - 1))));
+        Ok(RecordBatch::try_new(Arc::clone(&self.result_schema), columns)?)
     }
 
     /// Number of key columns.
@@ -158,6 +208,8 @@ pub struct PaneTable {
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Accumulators,
     groups: usize,
+    /// By group, a [`Given`]; empty where nobody asks.
+    given: Vec<i8>,
 }
 
 impl std::fmt::Debug for PaneTable {
@@ -172,7 +224,7 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator cannot be made.
     pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
-        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, groups: 0 })
+        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, groups: 0, given: Vec::new() })
     }
 
     /// Number of distinct keys.
@@ -185,7 +237,12 @@ impl PaneTable {
     #[must_use]
     pub fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.accumulators.bytes()
+        keys + self.accumulators.bytes() + self.given.capacity()
+    }
+
+    /// Whether a group is not what was given of it.
+    pub(crate) fn has_news(&self) -> bool {
+        self.given.iter().any(|given| *given != Given::Same as i8)
     }
 
     /// Folds rows of the input fragment (`__pane`, keys, arguments and filters) into the partials.
@@ -194,6 +251,9 @@ impl PaneTable {
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
         self.intern(&rows.columns()[1..=shape.key_count()], rows.num_rows(), scratch)?;
+        if shape.remembers {
+            self.mark(scratch, None);
+        }
         self.accumulators.update(shape, rows, scratch, self.groups)
     }
 
@@ -204,6 +264,9 @@ impl PaneTable {
     pub fn merge(&mut self, shape: &PaneShape, partial: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
         let (keys, states) = partial.columns()[2..].split_at(shape.key_count());
         self.intern(keys, partial.num_rows(), scratch)?;
+        if shape.remembers {
+            self.mark(scratch, partial.columns().last());
+        }
         self.accumulators.merge(shape, states, scratch, self.groups)
     }
 
@@ -220,6 +283,23 @@ impl PaneTable {
             }
         }
         Ok(())
+    }
+
+    /// Rows of these groups are folded: what was given of a group is no longer what it is. A new group, whose number is the next, is as its
+    /// row says.
+    fn mark(&mut self, groups: &[usize], said: Option<&ArrayRef>) {
+        let said = said.and_then(|said| said.as_primitive_opt::<Int8Type>());
+        for (row, &group) in groups.iter().enumerate() {
+            match self.given.get_mut(group) {
+                Some(given) if *given == Given::Same as i8 => *given = Given::Changed as i8,
+                Some(_) => {}
+                None => self.given.push(said.map_or(Given::Never as i8, |said| said.value(row))),
+            }
+        }
+    }
+
+    fn take_given(&mut self, shape: &PaneShape) -> Option<ArrayRef> {
+        shape.remembers.then(|| Arc::new(Int8Array::from(std::mem::take(&mut self.given))) as ArrayRef)
     }
 
     fn emit_keys(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
@@ -244,6 +324,7 @@ impl PaneTable {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
         columns.extend(self.accumulators.states()?);
+        columns.extend(self.take_given(shape));
         let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
@@ -259,6 +340,7 @@ impl PaneTable {
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
         columns.extend(self.accumulators.results()?);
+        columns.extend(self.take_given(shape));
         let rows = RecordBatch::try_new(Arc::clone(&shape.result_schema), columns)?;
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }

@@ -90,6 +90,8 @@ pub(crate) struct SpilledPane {
     buckets: Vec<Vec<Chunk>>,
     gathered: Vec<(Rows, RecordBatch)>,
     gathered_bytes: usize,
+    /// Whether a group may not be what was given of it.
+    has_news: bool,
 }
 
 impl SpilledPane {
@@ -103,7 +105,7 @@ impl SpilledPane {
         let has_rows = |group: &&u16| rows.starts()[usize::from(**group)] < rows.starts()[usize::from(**group) + 1];
         let first = groups.iter().find(has_rows).copied().unwrap_or(0);
         let count = groups.iter().rev().find(has_rows).map_or(1, |last| last - first + 1);
-        let mut spilled = Self::empty((first, count));
+        let mut spilled = Self { has_news: true, ..Self::empty((first, count)) };
         let range = spilled.range;
         for bucket in groups.chunk_by(|a, b| bucket_of(range, *a) == bucket_of(range, *b)) {
             let (from, upto) = (usize::from(bucket[0]), usize::from(bucket[0]) + bucket.len());
@@ -123,14 +125,22 @@ impl SpilledPane {
 
     fn empty(range: (u16, u16)) -> Self {
         let buckets = (0..BUCKETS).map(|_| Vec::new()).collect();
-        Self { range, buckets, gathered: Vec::new(), gathered_bytes: 0 }
+        Self { range, buckets, gathered: Vec::new(), gathered_bytes: 0, has_news: false }
+    }
+
+    /// Whether a group may not be what was given of it.
+    pub(crate) fn has_news(&self) -> bool {
+        self.has_news
     }
 
     /// Writes folded rows, sorted by key group.
     ///
+    /// - `given`: each is what was given of its group.
+    ///
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
-    pub(crate) fn keep(&mut self, files: &mut SpillFiles, partial: &RecordBatch) -> Result<(), EngineError> {
+    pub(crate) fn keep(&mut self, files: &mut SpillFiles, partial: &RecordBatch, given: bool) -> Result<(), EngineError> {
+        self.has_news |= !given;
         self.write(files, Rows::Partial, partial, partial.column(0))
     }
 
@@ -150,6 +160,7 @@ impl SpilledPane {
         rows: Rows,
         batch: &RecordBatch,
     ) -> Result<(), EngineError> {
+        self.has_news = true;
         self.gathered_bytes += batch.get_array_memory_size();
         self.gathered.push((rows, batch.clone()));
         if self.gathered_bytes < GATHERED_BYTES_MAX { Ok(()) } else { self.flush(files, shape) }

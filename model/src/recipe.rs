@@ -56,6 +56,9 @@ pub struct Recipe {
     pub watermark_after: Watermark,
     /// The one instant that clock functions see, microseconds UTC; never less than the batch before.
     pub now_micros: i64,
+    /// Whether open windows gave what had changed of their results: a clock decided that it was time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
     /// Version of the plan that ran.
     pub plan: u32,
     /// Build that ran, as `version+architecture+sources`; without sources where rows are only taken in.

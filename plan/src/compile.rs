@@ -21,10 +21,10 @@ use self::columns::{check_columns, check_missing, fill_missing, sink_columns};
 use self::watermark::watermark;
 use crate::catalog::{Catalog, Table, cast_to_sink, physical_schema, qualified};
 use crate::clock::BatchClock;
-use crate::cut::Rewrites;
-use crate::functions::clock_functions;
-use crate::parse::{self, ColumnKind, CreateTable, Insert, Statement};
-use crate::relations::Relations;
+use crate::cut::{Goal, Rewrites};
+use crate::functions::{clock_functions, firing};
+use crate::parse::{self, ColumnKind, CreateTable, EmitEvery, Insert, Statement};
+use crate::relations::{Relations, interval_micros};
 use crate::rules::optimizer;
 use crate::{JobPlan, PlanError, cut, meaning};
 
@@ -66,7 +66,7 @@ async fn compile_script(sql: &str, blackholes: Blackholes) -> Result<JobPlan, Pl
                     return Err(error.hint("keep one of them"));
                 }
             }
-            Statement::Insert(insert) => job.pipelines.push(planner.insert(insert).await?),
+            Statement::Insert(insert) => job.pipelines.push(planner.insert(*insert).await?),
         }
     }
     if job.pipelines.is_empty() {
@@ -98,7 +98,7 @@ fn session(clock: &BatchClock, catalog: &Arc<RwLock<Catalog>>) -> Result<Session
         .with_type_planner(Arc::new(meaning::FlinkTypes))
         .with_relation_planners(vec![Arc::new(Relations { catalog: Arc::clone(catalog) })])
         .build();
-    for function in clock_functions(clock) {
+    for function in clock_functions(clock).into_iter().chain([firing()]) {
         state.register_udf(Arc::new(function)).map_err(PlanError::from_engine)?;
     }
     Ok(state)
@@ -219,6 +219,7 @@ impl Planner {
             };
             Arc::clone(catalog.table(&insert.table.value).ok_or_else(unknown)?)
         };
+        let every_micros = insert.early.as_ref().map(every_micros).transpose()?;
         let plan = self.query(insert.query).await?;
         let columns = sink_columns(&sink.schema, &insert.columns, &insert.table)?;
         check_columns(&plan, &columns, &insert.table)?;
@@ -231,8 +232,20 @@ impl Planner {
         let rules = optimizer(guards);
         let plan = self.optimized(plan, guards, &rules).map_err(PlanError::from_engine)?;
         let catalog = self.catalog.read().unwrap_or_else(PoisonError::into_inner);
-        cut::cut(&plan, &catalog, &sink, &Rewrites { rules: &rules, guards, state: &self.state })
+        let goal = Goal { sink: &sink, every_micros };
+        cut::cut(&plan, &catalog, goal, &Rewrites { rules: &rules, guards, state: &self.state })
             .map_err(|error| error.at_ident(&insert.table))
+    }
+}
+
+/// The interval of `EMIT EVERY`.
+fn every_micros(early: &EmitEvery) -> Result<i64, PlanError> {
+    let wrong = |error: PlanError| error.at(early.at.line, early.at.column);
+    match interval_micros(&early.interval).map_err(wrong)? {
+        ..1 => Err(wrong(
+            PlanError::new("EMIT EVERY takes an interval longer than nothing").hint("write EMIT EVERY INTERVAL '1' SECOND"),
+        )),
+        micros => Ok(micros),
     }
 }
 

@@ -25,11 +25,13 @@ use crate::catalog::{Catalog, Table};
 use crate::changes::Changes;
 use crate::job::{AggregateStage, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
 use crate::window_assign::{Bound, WindowAssign};
-use crate::{FragmentInput, PlanError, functions};
+use crate::{FragmentInput, PlanError, duration, functions};
 
+mod early;
 mod shape;
 mod updating;
 
+use self::early::{emit, refuse_firing, with_firing, without_firing};
 use self::shape::AggregateShape;
 use self::updating::updating;
 
@@ -79,11 +81,28 @@ fn refused_node(node: &LogicalPlan) -> Option<PlanError> {
     Some(PlanError::new(what).hint(hint))
 }
 
+/// Where results go, and when.
+#[derive(Clone, Copy)]
+pub(crate) struct Goal<'a> {
+    pub(crate) sink: &'a Table,
+    /// `EMIT EVERY`, microseconds.
+    pub(crate) every_micros: Option<i64>,
+}
+
 /// Cuts `plan`, whose columns are the sink's.
-pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, PlanError> {
-    let pipeline = match find_aggregate(plan)? {
-        None => stateless(plan, catalog, sink, rewrites),
-        Some(aggregate) => aggregated(plan, aggregate, catalog, sink, rewrites),
+pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, goal: Goal<'_>, rewrites: &Rewrites<'_>) -> Result<Pipeline, PlanError> {
+    let aggregate = find_aggregate(plan)?;
+    let is_windowed = aggregate.is_some_and(|aggregate| matches!(below(&aggregate.input), Ok((_, Some(_)))));
+    if goal.every_micros.is_some() && !is_windowed {
+        return Err(PlanError::new("EMIT EVERY is for windows").hint(if aggregate.is_some() {
+            "leave it out: without a window each change is given with the commit that makes it"
+        } else {
+            "leave it out: without GROUP BY each row is given with the commit that reads it"
+        }));
+    }
+    let pipeline = match aggregate {
+        None => stateless(plan, catalog, goal.sink, rewrites),
+        Some(aggregate) => aggregated(plan, aggregate, catalog, goal, rewrites),
     };
     pipeline.map_err(|error| match error {
         CutError::Refused(error) => error,
@@ -138,6 +157,7 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Option<&Aggregate>, PlanError> {
 
 fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, CutError> {
     let (scan, _) = below(plan)?;
+    refuse_firing(plan)?;
     let input = replace_leaf(plan, scan, None, false)?;
     let mut source = source_table(scan, catalog)?;
     source.rowtime = None;
@@ -153,7 +173,7 @@ fn aggregated(
     plan: &LogicalPlan,
     aggregate: &Aggregate,
     catalog: &Catalog,
-    sink: &Table,
+    goal: Goal<'_>,
     rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
     let (scan, assign) = below(&aggregate.input)?;
@@ -161,8 +181,8 @@ fn aggregated(
     refuse_clocks(&LogicalPlan::Aggregate(aggregate.clone()), "before an aggregate", hint)?;
     let source = source_table(scan, catalog)?;
     match assign {
-        Some(assign) => windowed(plan, aggregate, (scan, assign), source, sink, rewrites),
-        None => updating(plan, aggregate, scan, source, sink, rewrites),
+        Some(assign) => windowed(plan, aggregate, (scan, assign), source, goal, rewrites),
+        None => updating(plan, aggregate, scan, source, goal.sink, rewrites),
     }
 }
 
@@ -171,28 +191,33 @@ fn windowed(
     aggregate: &Aggregate,
     (scan, assign): (&TableScan, &WindowAssign),
     source: SourceTable,
-    sink: &Table,
+    goal: Goal<'_>,
     rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
     let shape = AggregateShape::windowed(plan, aggregate)?;
+    let (emit, changes) = emit(plan, &shape, &source, goal)?;
     let input = |with_row| -> Result<Fragment, CutError> {
         let inner = replace_leaf(&aggregate.input, scan, Some(assign), with_row)?;
         let mut columns = shape.input_columns.clone();
         columns.extend(with_row.then(|| ident(ROW)));
         fragment(LogicalPlanBuilder::from(inner).project(columns)?.build()?, rewrites)
     };
-    let output = shape.output(plan, aggregate, assign)?;
+    let output = if emit.changes() {
+        with_firing(shape.output_of_firings(plan, aggregate, assign)?)?
+    } else {
+        without_firing(shape.output(plan, aggregate, assign)?)?
+    };
     Ok(Pipeline {
         source,
         input: input(false)?,
         input_with_row: Some(input(true)?),
         aggregate: Some(AggregateStage {
-            grouping: Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros },
+            grouping: Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros, emit },
             keys: shape.keys.clone(),
             aggregates: shape.specs.clone(),
             output: fragment(output, rewrites)?,
         }),
-        sink: sink_table(sink, Changes::Append),
+        sink: sink_table(goal.sink, changes),
     })
 }
 
@@ -313,11 +338,26 @@ fn source_table(scan: &TableScan, catalog: &Catalog) -> Result<SourceTable, CutE
     });
     let mut options = table.options.clone();
     let on_error = on_error(table, options.remove(ON_ERROR).as_deref())?;
-    Ok(SourceTable { name: table.name.clone(), schema: Arc::clone(&table.schema), projection, options, rowtime, on_error })
+    let allowed_lateness_micros = allowed_lateness(table, options.remove(ALLOWED_LATENESS).as_deref())?;
+    let (name, schema) = (table.name.clone(), Arc::clone(&table.schema));
+    Ok(SourceTable { name, schema, projection, options, rowtime, on_error, allowed_lateness_micros })
 }
 
 /// The option of a source that says what happens to rows on which an expression fails; no connector sees it.
 const ON_ERROR: &str = "on-error";
+
+/// The option of a source that says how long after its end a window still takes rows.
+const ALLOWED_LATENESS: &str = "allowed-lateness";
+
+fn allowed_lateness(table: &Table, written: Option<&str>) -> Result<i64, PlanError> {
+    let Some(written) = written else { return Ok(0) };
+    let wrong = |what: &str| PlanError::new(format!("'{ALLOWED_LATENESS}' = '{written}' of {} {what}", table.name));
+    if table.rowtime.is_none() {
+        let hint = "declare WATERMARK FOR time AS time - INTERVAL '5' SECOND, or leave the option out";
+        return Err(wrong("needs a watermark").hint(hint));
+    }
+    duration::micros(written).ok_or_else(|| wrong("is not a duration").hint("write it as 500 ms, 30 s, 5 min or 1 h"))
+}
 
 fn on_error(table: &Table, written: Option<&str>) -> Result<OnError, PlanError> {
     match written {

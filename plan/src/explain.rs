@@ -100,9 +100,20 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usi
 
 fn grouping_text(text: &mut String, grouping: Grouping) -> std::fmt::Result {
     match grouping {
-        Grouping::Tumble { size_micros, offset_micros } => {
+        Grouping::Tumble { size_micros, offset_micros, emit } => {
             let offset = if offset_micros == 0 { String::new() } else { format!(", offset {}", duration(offset_micros)) };
-            writeln!(text, "    window      TUMBLE {}{offset}; fires when the watermark passes its end", duration(size_micros))
+            writeln!(text, "    window      TUMBLE {}{offset}; fires when the watermark passes its end", duration(size_micros))?;
+            if let Some(every) = emit.every_micros {
+                writeln!(text, "    early       every {}, the results that have changed", duration(every))?;
+            }
+            if emit.lateness_micros > 0 {
+                writeln!(
+                    text,
+                    "    late        rows up to {} after its end, each giving its result anew",
+                    duration(emit.lateness_micros)
+                )?;
+            }
+            Ok(())
         }
         Grouping::Updating { sees: Sees::After } => {
             writeln!(text, "    updates     a key's new result whenever its lanes commit")

@@ -125,6 +125,36 @@ impl ScalarUDFImpl for IntegerAverage {
     }
 }
 
+/// Why the window fires that gives the row: `early`, `on-time` or `late`; see `cut::early`.
+pub(crate) const FIRING: &str = "firing";
+
+/// Stands in the query until the cut puts the operator's column in its place.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct FiringFunction(Signature);
+
+/// `FIRING()`.
+pub(crate) fn firing() -> ScalarUDF {
+    ScalarUDF::new_from_impl(FiringFunction(Signature::nullary(Volatility::Volatile)))
+}
+
+impl ScalarUDFImpl for FiringFunction {
+    fn name(&self) -> &'static str {
+        FIRING
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _arg_types: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        datafusion::common::internal_err!("FIRING() is replaced before a fragment runs")
+    }
+}
+
 /// Clock functions by name, and what each returns.
 pub(crate) fn clock_functions(clock: &BatchClock) -> Vec<ScalarUDF> {
     let utc = || Some(Arc::from("+00:00"));

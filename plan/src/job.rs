@@ -50,6 +50,8 @@ pub struct SourceTable {
     pub rowtime: Option<Rowtime>,
     /// What happens to a row on which an expression fails before any state: `'on-error'`.
     pub on_error: OnError,
+    /// How long after its end a window takes rows, microseconds: `'allowed-lateness'`.
+    pub allowed_lateness_micros: i64,
 }
 
 /// What happens to a row on which an expression fails.
@@ -91,25 +93,69 @@ pub struct AggregateStage {
     pub keys: Vec<FieldRef>,
     /// Aggregates, in the order of their results.
     pub aggregates: Vec<AggregateSpec>,
-    /// `__pane`, keys and results to the sink's columns; of an updating one with a `__change` UInt32 column passed through to the end.
+    /// `__pane`, keys and results to the sink's columns. Where results change, `__change` UInt32 is passed through from leaf to end; where
+    /// windows fire more than once, `__firing` Utf8 before it.
     pub output: Fragment,
 }
 
 /// When a group's result is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grouping {
-    /// Once, when the watermark has passed the end of its tumbling window.
+    /// When the watermark has passed the end of its tumbling window.
     Tumble {
         /// Length of the window, microseconds.
         size_micros: i64,
         /// Start of window 0, microseconds.
         offset_micros: i64,
+        /// When it is given besides.
+        emit: Emit,
     },
     /// Whenever it changes. All rows are of pane 0.
     Updating {
         /// What the output fragment sees of a change.
         sees: Sees,
     },
+}
+
+/// When a window gives results besides the moment at which the watermark passes its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Emit {
+    /// Least time between two early results of an open window, microseconds of processing time; none if it is `None`.
+    pub every_micros: Option<i64>,
+    /// How long after its end a window takes rows and gives its results anew for them, microseconds of event time.
+    pub lateness_micros: i64,
+}
+
+impl Emit {
+    /// Whether a group may have more than one result.
+    #[must_use]
+    pub const fn changes(self) -> bool {
+        self.every_micros.is_some() || self.lateness_micros > 0
+    }
+}
+
+/// Why a window gives results; the numbers are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Firing {
+    /// It is still open.
+    Early = 0,
+    /// The watermark has passed its end.
+    OnTime = 1,
+    /// A row came after that, and within the allowed lateness.
+    Late = 2,
+}
+
+impl Firing {
+    /// What `FIRING()` gives.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Early => "early",
+            Self::OnTime => "on-time",
+            Self::Late => "late",
+        }
+    }
 }
 
 /// Which results of a changed group the output fragment is given.

@@ -18,6 +18,7 @@ mod aggregates;
 mod catalog;
 mod compile;
 mod cut;
+mod duration;
 mod fragment;
 mod functions;
 mod meaning;
@@ -35,6 +36,7 @@ pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
 pub use job::{
-    AggregateSpec, AggregateStage, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SinkTable, SourceTable,
+    AggregateSpec, AggregateStage, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SinkTable,
+    SourceTable,
 };
 pub use suggest::nearest;

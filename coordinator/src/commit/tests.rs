@@ -75,6 +75,7 @@ pub(crate) fn next(claim: &Claim, id: CommitId) -> Head {
         watermark_before: head.watermark,
         watermark_after: Watermark(5),
         now_micros: 0,
+        early: false,
         plan: 1,
         build: "test".into(),
         digest: 0,

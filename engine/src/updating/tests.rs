@@ -8,7 +8,7 @@ use futures::executor::block_on;
 use weir_model::Watermark;
 
 use super::*;
-use crate::{CheckpointPass, Extent, LaneOperator, MergeOperator, StateBudget};
+use crate::{CheckpointPass, Extent, LaneOperator, MergeOperator, Moment, StateBudget};
 
 const KEY_GROUPS: u16 = 720;
 
@@ -50,7 +50,8 @@ impl Shard {
         for partial in self.lane.finish().expect("an epoch ends").partials {
             self.merge.merge(&partial).expect("partials fold");
         }
-        let given = block_on(self.merge.fire(Watermark::NONE)).expect("results are given");
+        let given = block_on(self.merge.fire(Moment { before: Watermark::NONE, after: Watermark::NONE, early: false }))
+            .expect("results are given");
         concat_batches(self.merge.output_schema(), &given).expect("batches of one schema")
     }
 

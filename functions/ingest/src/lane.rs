@@ -337,6 +337,7 @@ async fn advance(
             watermark_before: from.watermark,
             watermark_after: from.watermark,
             now_micros: seams.clock.now_micros().max(from.now_micros),
+            early: false,
             plan: 0,
             build: build(),
             digest: step.digest,

@@ -240,6 +240,7 @@ impl LaneShard {
             watermark,
             activity: read.activity,
             now_micros,
+            early: false,
             act_at: None,
             checkpoint: None,
             publish: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::{Extent, MergeOperator};
+use weir_engine::{Extent, MergeOperator, Moment};
 use weir_model::{Activity, Head, ShardKey, Watermark};
 use weir_plan::{Grouping, Pipeline};
 use weir_state::manifest::{Entries, entries_between};
@@ -45,16 +45,17 @@ pub(crate) async fn unsaid(
     rebuild(ctx, loaded, head, &mut operator).await?;
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
     let results = if is_window(pipeline) {
-        fire_all(&mut operator).await?
+        fire_all(&mut operator, head.watermark).await?
     } else {
         // What the catching up changes is part of what follows.
-        operator.fire(head.watermark).await?;
+        let now = Moment { before: head.watermark, after: head.watermark, early: false };
+        operator.fire(now).await?;
         let mut fresh = fresh_operator(ctx, loaded, head.shard).await?;
         let mut pass = operator.begin_checkpoint(Extent::Whole);
         while let Some(rows) = operator.checkpoint(&mut pass)? {
             fresh.merge(&rows)?;
         }
-        fresh.fire(Watermark::INFINITY).await?
+        fresh.fire(now).await?
     };
     Ok(Unsaid { results, late })
 }
@@ -83,10 +84,10 @@ async fn catch_up(
 }
 
 /// Results come in parts of a bounded number of rows.
-async fn fire_all(operator: &mut MergeOperator) -> Result<Vec<RecordBatch>, WorkerError> {
-    let mut results = operator.fire(Watermark::INFINITY).await?;
+async fn fire_all(operator: &mut MergeOperator, before: Watermark) -> Result<Vec<RecordBatch>, WorkerError> {
+    let mut results = operator.fire(Moment::end(before)).await?;
     while operator.is_due(Watermark::INFINITY) {
-        results.extend(operator.fire(Watermark::INFINITY).await?);
+        results.extend(operator.fire(Moment::end(before)).await?);
     }
     Ok(results)
 }

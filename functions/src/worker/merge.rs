@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::MergeOperator;
+use weir_engine::{MergeOperator, Moment};
 use weir_model::check_invariant;
 use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
@@ -27,6 +27,22 @@ pub(super) struct MergeShard {
     keeps_results: bool,
     /// What a load would replay now (C5).
     pub(super) pending: Pending,
+    early: EarlyClock,
+}
+
+/// When early results are due: what it decides is recorded in the recipe.
+#[derive(Debug, Default)]
+struct EarlyClock {
+    /// When they were given last, on the monotonic clock.
+    given_at: Option<i64>,
+    /// Whether the worker leaves after the next ones, so that nothing is gained by waiting.
+    hurries: bool,
+}
+
+impl EarlyClock {
+    fn is_due(&self, now_micros: i64, every_micros: i64) -> bool {
+        self.hurries || self.given_at.is_none_or(|at| now_micros.saturating_sub(at) >= every_micros)
+    }
 }
 
 /// Rows of one epoch of one upstream shard, in the order in which they are folded (R2).
@@ -60,7 +76,7 @@ impl MergeShard {
             input.learn(ctx).await?;
         }
         ctx.progress.open_panes.set(head.shard, operator.open_panes() as u64);
-        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), pending })
+        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), pending, early: EarlyClock::default() })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -90,21 +106,44 @@ impl MergeShard {
         let crosses = self.operator.acts_on_rows(self.head.watermark, known.watermark);
         let closed = self.head.activity == Activity::Closed;
         let run = decide_run(self.head.watermark, &views, self.operator.act_at(), crosses, ctx.tuning.unread_bytes_max, closed);
-        if run == Run::Wait {
+        let early = !closed && self.has_early() && self.early_is_due(ctx);
+        if run == Run::Wait && !early {
             return Ok(());
         }
-        self.run(ctx, loaded, round).await
+        self.run(ctx, loaded, round, early).await
     }
 
-    async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
+    /// Whether open windows have, or may get from rows that are not read yet, results to give early.
+    fn has_early(&self) -> bool {
+        let receiver = self.head.shard.shard;
+        let unread = |upstream: &Upstream| upstream.view(receiver).unread_rows > 0;
+        self.operator.early_every().is_some() && (self.operator.has_news() || self.upstream.iter().any(unread))
+    }
+
+    fn early_is_due(&self, ctx: &Ctx) -> bool {
+        let now = ctx.clock.monotonic_micros();
+        self.operator.is_firing() || self.operator.early_every().is_some_and(|every| self.early.is_due(now, every))
+    }
+
+    /// The worker leaves for want of work: gives early results with the next round without waiting for their time. Returns whether there are
+    /// any; nobody need come for them later then.
+    pub(super) fn hurry(&mut self) -> bool {
+        self.early.hurries = self.head.activity != Activity::Closed && self.has_early();
+        self.early.hurries
+    }
+
+    async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round, early: bool) -> Result<(), WorkerError> {
         let began = ctx.clock.monotonic_micros();
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
         let (input, cuts, inputs, rows_in, bytes_in) = self.take_unread(ctx).await?;
         let states: Vec<InputState> = self.upstream.iter().map(|upstream| upstream.consumed).collect();
         let after = combined(self.head.watermark, states.iter().map(|state| (state.watermark, state.activity)));
         let late = fold(&mut self.operator, &input, self.head.watermark).await?;
-        let rows = self.operator.fire(after.watermark).await?;
+        let rows = self.operator.fire(Moment { before: self.head.watermark, after: after.watermark, early }).await?;
         let executed = ctx.clock.monotonic_micros();
+        if early {
+            self.early = EarlyClock { given_at: Some(executed), hurries: false };
+        }
         ctx.progress.execute_micros.add_between(began, executed);
 
         let mut published =
@@ -135,6 +174,7 @@ impl MergeShard {
             watermark: after.watermark,
             activity: activity_after(after.activity, self.operator.is_due(after.watermark)),
             now_micros,
+            early,
             act_at: self.operator.act_at(),
             checkpoint,
             publish: None,

@@ -303,6 +303,9 @@ impl Worker {
                 }
                 // What has come and only waits for more is nobody else's to take.
                 if now - since >= linger && !self.gathers() {
+                    if self.hurries() {
+                        continue;
+                    }
                     if looked {
                         return Ok(if self.has_more() { Left::More } else { Left::Idle });
                     }
@@ -354,6 +357,11 @@ impl Worker {
     /// Whether rows have come that a lane has not taken yet: it waits for more of them until its interval is over.
     fn gathers(&self) -> bool {
         self.lanes.iter().any(LaneShard::gathers)
+    }
+
+    /// Whether merge shards have early results to give before the worker leaves.
+    fn hurries(&mut self) -> bool {
+        self.merges.iter_mut().filter_map(|merge| merge.hurry().then_some(())).count() > 0
     }
 
     /// Whether there may be more to do that nobody else tells of: a source to ask, or rows that wait until receivers have caught up.

@@ -327,6 +327,7 @@ impl PublisherShard {
             watermark: Watermark::NONE.max(self.head.watermark),
             activity,
             now_micros,
+            early: false,
             act_at: None,
             checkpoint: None,
             publish: Some(state),

@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::MergeOperator;
+use weir_engine::{MergeOperator, Moment};
 use weir_model::check_invariant;
 use weir_model::decide::Snapshot;
-use weir_model::{CommitEntry, Epoch, Head, InputCut, Inputs, Recipe, ShardId, ShardKey};
+use weir_model::{CommitEntry, Epoch, Head, InputCut, Inputs, Recipe, ShardId, ShardKey, Watermark};
 use weir_state::manifest::{Entries, entries_between};
 
 use super::checkpoint::Pending;
@@ -35,8 +35,9 @@ pub(super) async fn rebuild(
     operator: &mut MergeOperator,
 ) -> Result<Pending, WorkerError> {
     let newest = head.checkpoint.as_ref();
-    let from = newest.map(|newest| Snapshot { epoch: newest.epoch, objects: newest.objects.clone() });
-    let from = from.unwrap_or(Snapshot { epoch: Epoch(0), objects: Vec::new() });
+    let from =
+        newest.map(|newest| Snapshot { epoch: newest.epoch, objects: newest.objects.clone(), watermark: newest.watermark });
+    let from = from.unwrap_or(Snapshot { epoch: Epoch(0), objects: Vec::new(), watermark: Watermark::NONE });
     let Entries::Found(entries) = entries_between(ctx.objects.as_ref(), head, from.epoch, head.epoch).await? else {
         return Err(WorkerError::Gone { shard: head.shard, after: from.epoch });
     };
@@ -84,6 +85,7 @@ impl Replay<'_> {
                 operator.restore(&rows)?;
             }
         }
+        operator.stand_at(snapshot.watermark);
         let mut pending = Pending::default();
         for entry in entries {
             let began = clock.monotonic_micros();
@@ -137,7 +139,8 @@ impl Replay<'_> {
         late: &[RecordBatch],
         operator: &mut MergeOperator,
     ) -> Result<(Published, Round), WorkerError> {
-        let rows = operator.fire(recipe.watermark_after).await?;
+        let moment = Moment { before: recipe.watermark_before, after: recipe.watermark_after, early: recipe.early };
+        let rows = operator.fire(moment).await?;
         let pipeline = &self.loaded.plan.pipelines[self.loaded.topology.stage(self.head.shard.stage).pipeline];
         let maker = Maker::new(self.head, self.loaded);
         let mut scratch = Round::new(self.ctx, false);

@@ -14,6 +14,7 @@ use crate::entry::{CommitEntry, SegmentKind, SegmentRef};
 use crate::head::Head;
 use crate::ids::{Epoch, ShardKey};
 use crate::recipe::Inputs;
+use crate::time::Watermark;
 
 /// The state of a shard as it was stored at an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub epoch: Epoch,
     /// Its objects, in order; none where the state was empty.
     pub objects: Vec<SegmentRef>,
+    /// Watermark of the shard at that epoch.
+    pub watermark: Watermark,
 }
 
 /// Snapshots of the shard of `head`, oldest first; the first of all is that of a shard which has committed nothing.
@@ -29,7 +32,11 @@ pub struct Snapshot {
 /// - `entries`: those that are still there, oldest first, without gaps, up to the head's epoch.
 #[must_use]
 pub fn snapshots(head: &Head, entries: &[CommitEntry]) -> Vec<Snapshot> {
-    let newest = head.checkpoint.as_ref().map(|newest| Snapshot { epoch: newest.epoch, objects: newest.objects.clone() });
+    let newest = head.checkpoint.as_ref().map(|newest| Snapshot {
+        epoch: newest.epoch,
+        objects: newest.objects.clone(),
+        watermark: newest.watermark,
+    });
     let mut objects = newest.as_ref().map(|newest| newest.objects.clone()).unwrap_or_default();
     let mut found: Vec<Snapshot> = newest.into_iter().collect();
     for entry in entries.iter().rev() {
@@ -39,7 +46,7 @@ pub fn snapshots(head: &Head, entries: &[CommitEntry]) -> Vec<Snapshot> {
             continue;
         }
         if found.last().is_none_or(|last| last.epoch != entry.epoch) {
-            found.push(Snapshot { epoch: entry.epoch, objects: objects.clone() });
+            found.push(Snapshot { epoch: entry.epoch, objects: objects.clone(), watermark: entry.watermark });
         }
         if replaced.is_empty() {
             objects.retain(|segment| !stored.contains(segment));
@@ -48,7 +55,7 @@ pub fn snapshots(head: &Head, entries: &[CommitEntry]) -> Vec<Snapshot> {
         }
     }
     if entries.first().is_none_or(|first| first.epoch == Epoch(1)) && head.epoch.0 == entries.len() as u64 {
-        found.push(Snapshot { epoch: Epoch(0), objects: Vec::new() });
+        found.push(Snapshot { epoch: Epoch(0), objects: Vec::new(), watermark: Watermark::NONE });
     }
     found.reverse();
     found

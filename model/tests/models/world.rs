@@ -64,6 +64,7 @@ pub(crate) fn advance(head: &Head, commit: u64, inputs: Inputs) -> Advance {
         watermark_before: head.watermark,
         watermark_after: head.watermark,
         now_micros: 0,
+        early: false,
         plan: 1,
         build: String::new(),
         digest: 0,

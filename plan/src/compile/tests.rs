@@ -29,7 +29,8 @@ async fn the_example_becomes_a_windowed_pipeline() {
     let plan = compiled(&sql).await.expect("it compiles");
     let pipeline = &plan.pipelines[0];
     let window = pipeline.aggregate.as_ref().expect("a window");
-    assert_eq!(window.grouping, crate::Grouping::Tumble { size_micros: 10_000_000, offset_micros: 0 });
+    let emit = crate::Emit::default();
+    assert_eq!(window.grouping, crate::Grouping::Tumble { size_micros: 10_000_000, offset_micros: 0, emit });
     assert_eq!(window.keys.iter().map(|key| key.name().as_str()).collect::<Vec<_>>(), ["song_id"]);
     assert_eq!(window.aggregates.iter().map(|a| a.name.as_str()).collect::<Vec<_>>(), ["plays", "score"]);
     assert!(window.aggregates[0].filter.is_none() && window.aggregates[1].filter.is_some());

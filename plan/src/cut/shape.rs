@@ -8,6 +8,7 @@ use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ident, lit};
 
+use super::early::FIRING;
 use super::updating::CHANGE;
 use super::{CutError, PANE, leaf};
 use crate::job::AggregateSpec;
@@ -139,13 +140,30 @@ impl AggregateShape {
         assign: &WindowAssign,
     ) -> Result<LogicalPlan, CutError> {
         let bound = |bound, data_type| functions::bound(ident(PANE), bound, assign.size_micros, assign.offset_micros, data_type);
-        self.output_over(plan, aggregate, bound, None)
+        self.output_over(plan, aggregate, bound, &[])
+    }
+
+    /// The same with `__firing` and `__change` columns passed through from the leaf to the end.
+    pub(super) fn output_of_firings(
+        &self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        assign: &WindowAssign,
+    ) -> Result<LogicalPlan, CutError> {
+        let bound = |bound, data_type| functions::bound(ident(PANE), bound, assign.size_micros, assign.offset_micros, data_type);
+        let firing = Field::new(FIRING, DataType::Utf8, false);
+        self.output_over(plan, aggregate, bound, &[firing, Field::new(CHANGE, DataType::UInt32, false)])
+    }
+
+    /// Whether GROUP BY column `group` is a bound of the window.
+    pub(super) fn is_bound(&self, group: usize) -> bool {
+        matches!(self.groups.get(group), Some(GroupColumn::Bound(_)))
     }
 
     /// The same with a `__change` column passed through from the leaf to the end; there are no windows.
     pub(super) fn output_of_changes(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan, CutError> {
         // Without a window no column is a bound of one.
-        self.output_over(plan, aggregate, |_, _| ident(PANE), Some(CHANGE))
+        self.output_over(plan, aggregate, |_, _| ident(PANE), &[Field::new(CHANGE, DataType::UInt32, false)])
     }
 
     fn output_over(
@@ -153,7 +171,7 @@ impl AggregateShape {
         plan: &LogicalPlan,
         aggregate: &Aggregate,
         bound_value: impl Fn(Bound, DataType) -> Expr,
-        passed_through: Option<&str>,
+        passed_through: &[Field],
     ) -> Result<LogicalPlan, CutError> {
         let mut fields = vec![Arc::new(Field::new(PANE, DataType::Int64, false))];
         fields.extend(self.keys.iter().cloned());
@@ -171,8 +189,8 @@ impl AggregateShape {
             };
             columns.push(value.alias_qualified(qualifier.cloned(), field.name()));
         }
-        fields.extend(passed_through.map(|name| Arc::new(Field::new(name, DataType::UInt32, false))));
-        columns.extend(passed_through.map(ident));
+        fields.extend(passed_through.iter().cloned().map(Arc::new));
+        columns.extend(passed_through.iter().map(|field| ident(field.name())));
         let fields = fields.into_iter().map(|field| (None, field)).collect();
         let input = leaf(Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?));
         let restored = LogicalPlanBuilder::from(input).project(columns)?.build()?;
@@ -180,11 +198,7 @@ impl AggregateShape {
     }
 }
 
-fn replace_aggregate(
-    plan: &LogicalPlan,
-    replacement: LogicalPlan,
-    passed_through: Option<&str>,
-) -> Result<LogicalPlan, CutError> {
+fn replace_aggregate(plan: &LogicalPlan, replacement: LogicalPlan, passed_through: &[Field]) -> Result<LogicalPlan, CutError> {
     if matches!(plan, LogicalPlan::Aggregate(_)) {
         return Ok(replacement);
     }
@@ -193,7 +207,7 @@ fn replace_aggregate(
     let input = replace_aggregate(below, replacement, passed_through)?;
     let mut exprs = plan.expressions();
     if let LogicalPlan::Projection(_) = plan {
-        exprs.extend(passed_through.map(ident));
+        exprs.extend(passed_through.iter().map(|field| ident(field.name())));
     }
     Ok(plan.with_new_exprs(exprs, vec![input])?)
 }

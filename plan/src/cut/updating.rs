@@ -64,11 +64,16 @@ fn changes(plan: &LogicalPlan, aggregate: &Aggregate, sink: &Table) -> Result<Ch
     let key: Vec<usize> =
         (0..aggregate.group_expr.len()).filter_map(|group| groups.iter().position(|found| *found == Some(group))).collect();
     check_key(sink, &key, aggregate.group_expr.len())?;
-    let reserved = RESERVED.iter().find(|name| sink.schema.column_with_name(name).is_some());
-    match reserved {
+    check_reserved(sink)?;
+    Ok(Changes::Upsert { key })
+}
+
+/// A changelog adds columns to the sink's.
+pub(super) fn check_reserved(sink: &Table) -> Result<(), PlanError> {
+    match RESERVED.iter().find(|name| sink.schema.column_with_name(name).is_some()) {
         Some(name) => Err(PlanError::new(format!("column {name} of {} has the name of a column of its changelog", sink.name))
             .hint("choose another name: a changelog adds op and epoch")),
-        None => Ok(Changes::Upsert { key }),
+        None => Ok(()),
     }
 }
 
@@ -106,7 +111,7 @@ fn check_key(sink: &Table, key: &[usize], groups: usize) -> Result<(), PlanError
 }
 
 /// The GROUP BY column that column `index` of `plan` is: unchanged, or cast so that different values stay different.
-fn group_of(plan: &LogicalPlan, index: usize) -> Option<usize> {
+pub(super) fn group_of(plan: &LogicalPlan, index: usize) -> Option<usize> {
     match plan {
         LogicalPlan::Aggregate(aggregate) => (index < aggregate.group_expr.len()).then_some(index),
         LogicalPlan::Projection(projection) => {

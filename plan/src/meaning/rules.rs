@@ -42,11 +42,11 @@ pub(super) const REWRITTEN: &[&str] = &[
 /// The engine's words that only rewritten calls use.
 const BEHIND: &[&str] = &["greatest", "least", "log", "power"];
 
-/// Read the recipe's instant ([`crate::functions`]).
+/// Read the recipe: its instant, or why a window fires ([`crate::functions`]).
 #[rustfmt::skip]
 const CLOCK: &[&str] = &[
     "now", "current_timestamp", "proctime", "localtimestamp", "current_date", "current_time", "localtime",
-    "unix_timestamp",
+    "unix_timestamp", "firing",
 ];
 
 /// Refused, and why.

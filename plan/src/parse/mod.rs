@@ -3,6 +3,7 @@
 //! The parser drives `sqlparser` the way an engine's own dialect does: its tokens, its queries and expressions, our statements.
 
 mod depth;
+mod emit;
 mod table;
 mod types;
 
@@ -28,15 +29,23 @@ pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
     CreateView { name: Ident, columns: Vec<Ident>, query: Box<Query> },
     Set { key: String, value: String, at: Location },
-    Insert(Insert),
+    Insert(Box<Insert>),
 }
 
-/// `INSERT INTO table [(columns)] query`.
+/// `INSERT INTO table [(columns)] query [EMIT ..]`.
 #[derive(Debug)]
 pub(crate) struct Insert {
     pub(crate) table: Ident,
     pub(crate) columns: Vec<Ident>,
     pub(crate) query: Box<Query>,
+    pub(crate) early: Option<EmitEvery>,
+}
+
+/// `EMIT EVERY interval`.
+#[derive(Debug)]
+pub(crate) struct EmitEvery {
+    pub(crate) interval: Expr,
+    pub(crate) at: Location,
 }
 
 /// Parses a whole script.
@@ -96,6 +105,10 @@ impl Dialect for FlinkDialect {
 
     fn supports_named_fn_args_with_rarrow_operator(&self) -> bool {
         true
+    }
+
+    fn is_table_factor_alias(&self, explicit: bool, kw: &Keyword, parser: &mut Parser) -> bool {
+        explicit || !emit::follows(parser) && self.is_table_alias(kw, parser)
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
@@ -204,7 +217,7 @@ impl FlinkParser<'_> {
             self.parser.next_token();
             columns = self.ident_list()?;
         }
-        Ok(Statement::Insert(Insert { table, columns, query: self.query()? }))
+        Ok(Statement::Insert(Box::new(Insert { table, columns, query: self.query()?, early: self.emit()? })))
     }
 
     fn query_follows(&self) -> bool {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use weir_connectors::Pull;
 use weir_engine::fragment::FragmentRunner;
-use weir_engine::{LaneOperator, MergeOperator, StateBudget};
+use weir_engine::{LaneOperator, MergeOperator, Moment, StateBudget};
 use weir_functions::connect::{Connectors as _, LocalConnectors};
 use weir_model::{Offset, Watermark};
 use weir_plan::{Grouping, Pipeline};
@@ -139,7 +139,7 @@ async fn fired_twice(pipeline: &Pipeline, rows: &[RecordBatch]) -> Option<[Vec<R
         for rows in &partials {
             merge.merge(rows).expect("it folds");
         }
-        *fired = merge.fire(Watermark::INFINITY).await.expect("it fires");
+        *fired = merge.fire(Moment::end(Watermark::NONE)).await.expect("it fires");
     }
     Some(fired)
 }

@@ -97,6 +97,9 @@ fn recipe(text: &mut String, entry: &CommitEntry) -> std::fmt::Result {
     writeln!(text, "  now        {}", exact_time(Watermark(recipe.now_micros)))?;
     writeln!(text, "  watermark  {} -> {}", exact_time(recipe.watermark_before), exact_time(recipe.watermark_after))?;
     writeln!(text, "  activity   {activity}")?;
+    if recipe.early {
+        writeln!(text, "  early      results of open windows, as far as they had changed")?;
+    }
     match &recipe.inputs {
         Inputs::Reference { from, upto } => {
             writeln!(text, "  input      split {} at {} to split {} at {}", from.split, from.at, upto.split, upto.at)

@@ -29,6 +29,7 @@ fn entry(epoch: u64, objects: &[&str]) -> CommitEntry {
             watermark_before: Watermark(0),
             watermark_after: Watermark(0),
             now_micros: 0,
+            early: false,
             plan: 1,
             build: "test".to_owned(),
             digest: 0,

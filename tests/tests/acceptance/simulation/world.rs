@@ -117,6 +117,8 @@ impl Connectors for SimConnectors {
 pub(super) enum Shape {
     /// Lanes, merge shards that keep state and fire, a publisher.
     Windowed,
+    /// The same with windows that give results early and take late rows.
+    Early,
     /// Lanes and a publisher.
     Stateless,
     /// Lanes, merge shards that keep a table and say what changes, a publisher.
@@ -174,10 +176,17 @@ impl World {
                 "SELECT window_start, count(*), sum(play_score)",
                 "FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, song_id % 20",
             ),
+            Shape::Early => (
+                "window_start TIMESTAMP(3), song BIGINT, plays BIGINT, score DOUBLE, PRIMARY KEY (window_start, song) NOT ENFORCED",
+                "SELECT window_start, song_id % 20 AS song, count(*), sum(play_score)",
+                "FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, song_id % 20
+                 EMIT EVERY INTERVAL '0.00002' SECOND",
+            ),
             Shape::Stateless => {
                 ("song_id BIGINT, score DOUBLE", "SELECT song_id, play_score * 2", "FROM plays WHERE song_id % 3 = 0")
             }
         };
+        let lateness = if self.shape == Shape::Early { ", 'allowed-lateness' = '300 ms'" } else { "" };
         let (more_columns, more) = match self.clocks {
             Clocks::Unasked => ("", ""),
             Clocks::Asked => {
@@ -186,7 +195,7 @@ impl World {
         };
         format!(
             "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
-               WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0');
+               WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0'{lateness});
              CREATE TABLE hot ({columns}{more_columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
              INSERT INTO hot {select}{more} {from};",
             self.disorder_millis,
@@ -244,7 +253,12 @@ impl World {
         let events = heads.iter().map(|head| head.stats.events).sum();
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
         let lines = lines(self.sink.path());
-        let rows = if self.shape == Shape::Updating { applied(&lines) } else { lines };
+        let rows = match self.shape {
+            Shape::Updating => applied(&lines, 1),
+            // Rows as those of windows that fire once.
+            Shape::Early => applied(&lines, 2).iter().map(|row| without_song(row)).collect(),
+            Shape::Windowed | Shape::Stateless => lines,
+        };
         (rows.into_iter().fold(Bag::new(), counted), events, late)
     }
 
@@ -255,7 +269,7 @@ impl World {
         let scores = rows.column(2).as_primitive::<Float64Type>().values();
         let times = rows.column(3).as_primitive::<TimestampMillisecondType>().values();
         match self.shape {
-            Shape::Windowed => windows(songs, scores, times),
+            Shape::Windowed | Shape::Early => windows(songs, scores, times),
             Shape::Stateless => doubled(songs, scores),
             Shape::Updating => totals(songs, scores),
         }
@@ -276,20 +290,27 @@ fn lines(folder: &Path) -> Vec<String> {
     files.into_iter().flat_map(|path| text(path).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
-/// What counts in the end of a changelog of `song,plays,score,op,epoch`: rows `song,plays,score`.
-fn applied(lines: &[String]) -> Vec<String> {
+/// `window_start,song,plays,score` without the song.
+fn without_song(row: &str) -> String {
+    let (start, rest) = row.split_once(',').expect("a window");
+    format!("{start},{}", rest.split_once(',').expect("a song").1)
+}
+
+/// What counts in the end of a changelog of rows, the first columns of which are their key, and `op,epoch`: rows without these.
+fn applied(lines: &[String], key_columns: usize) -> Vec<String> {
     let mut rows: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for line in lines {
         let (rest, epoch) = line.rsplit_once(',').expect("an epoch");
         let (row, op) = rest.rsplit_once(',').expect("what happened");
-        let (song, epoch) = (row.split(',').next().expect("a song"), epoch.parse().expect("a number"));
-        let earlier = rows.get(song).map(|(epoch, _)| *epoch);
+        let (end, _) = row.match_indices(',').nth(key_columns - 1).expect("a key");
+        let (key, epoch) = (&row[..end], epoch.parse().expect("a number"));
+        let earlier = rows.get(key).map(|(epoch, _)| *epoch);
         assert!(earlier.is_none_or(|earlier| earlier < epoch), "{line}: older than what was said before");
         assert_eq!(op != "+I", earlier.is_some(), "{line}: it was {earlier:?} before");
         if op == "-D" {
-            rows.remove(song);
+            rows.remove(key);
         } else {
-            rows.insert(song, (epoch, row));
+            rows.insert(key, (epoch, row));
         }
     }
     rows.into_values().map(|(_, row)| row.to_owned()).collect()

@@ -1,0 +1,209 @@
+//! Windows that give results more than once: early ones of open panes, late ones of panes that have fired and still take rows.
+//!
+//! ```text
+//! pane:  takes rows ---------------------------> end ---------------------> end + allowed lateness
+//!        early: what has changed, when asked      on time: all groups        gone
+//!                                                 late: what has changed, with each batch
+//! ```
+//! A pane that gives results and stays goes on from exactly the partial rows it gave, each marked as given, as after a checkpoint. So what
+//! is given depends on rows, watermarks and the recipe's word alone: not on where the pane lies, nor on restores between (RP-1). Which panes
+//! have fired on time is not stored: those whose end the watermark has passed, except while a batch has left some for the next; there is no
+//! checkpoint then.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch, StringArray, UInt32Array};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::compute::kernels::cmp::neq;
+use datafusion::arrow::datatypes::{Int8Type, UInt32Type};
+use weir_model::Watermark;
+use weir_plan::{Firing, Op};
+
+use super::WindowOperator;
+use crate::EngineError;
+use crate::merge::Moment;
+use crate::open_panes::{Gives, PanePass};
+use crate::pane_table::Given;
+
+/// How far panes that stay have given results.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Panes up to this one have fired on time.
+    fired_upto: i64,
+    /// Panes up to this one have given their early results; the batch had no room for the next.
+    early_upto: Option<i64>,
+    /// Whether panes that are due wait for the next batch.
+    has_more: bool,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self { fired_upto: i64::MIN, early_upto: None, has_more: false }
+    }
+}
+
+impl WindowOperator {
+    /// Least time between two early results, microseconds.
+    pub(crate) fn early_every(&self) -> Option<i64> {
+        self.emit.every_micros
+    }
+
+    /// The panes that were stored have fired as far as `watermark` says.
+    pub(crate) fn stand_at(&mut self, watermark: Watermark) {
+        self.place = Place { fired_upto: self.last_ended(watermark), ..Place::default() };
+    }
+
+    /// Whether an open pane may have results that it has not given.
+    pub(crate) fn has_news(&self) -> bool {
+        self.early_every().is_some() && self.panes.numbers().any(|pane| self.panes.has_news(pane))
+    }
+
+    /// Whether some of the results that are due have been given and not all: there is no checkpoint of such a state.
+    pub(crate) fn is_firing(&self) -> bool {
+        self.panes.is_firing() || self.place.has_more || self.place.early_upto.is_some()
+    }
+
+    /// The first pane that has not fired on time.
+    pub(super) fn next_unfired(&self) -> Option<i64> {
+        self.panes.next_after(self.place.fired_upto)
+    }
+
+    /// Late results of panes that had fired, results of those that end now, early ones of the others if they are asked for; panes that take
+    /// no rows any more go.
+    pub(super) async fn fire_again(&mut self, moment: Moment) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut given = Vec::new();
+        let mut room = self.fired_rows_max;
+        if self.emit.lateness_micros == 0 {
+            let closed = self.close(moment.after, room)?;
+            room = room.saturating_sub(rows_in(&closed));
+            given.extend(self.said(closed, Firing::OnTime).await?);
+        } else {
+            given.extend(self.give_late().await?);
+            room = room.saturating_sub(rows_in(&given));
+            let on_time = self.give_on_time(moment.after, &mut room).await?;
+            given.extend(on_time);
+            self.drop_gone(moment.after);
+        }
+        self.place.has_more = self.is_due(moment.after);
+        if moment.early || self.place.early_upto.is_some() {
+            given.extend(self.give_early(moment.after, room).await?);
+        }
+        Ok(given)
+    }
+
+    async fn give_late(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut given = Vec::new();
+        let fired: Vec<i64> = self.panes.numbers().take_while(|pane| *pane <= self.place.fired_upto).collect();
+        for pane in fired {
+            let rows = self.give(pane, Gives::News)?;
+            given.extend(self.said(rows, Firing::Late).await?);
+        }
+        Ok(given)
+    }
+
+    /// Pane by pane: the last may give more than there is room for.
+    async fn give_on_time(&mut self, after: Watermark, room: &mut usize) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut given = Vec::new();
+        while *room > 0
+            && let Some(pane) = self.next_unfired().filter(|pane| after.passed(self.grid.end(*pane)))
+        {
+            let rows = self.give(pane, Gives::All)?;
+            *room = room.saturating_sub(rows_in(&rows));
+            given.extend(self.said(rows, Firing::OnTime).await?);
+            self.place.fired_upto = pane;
+        }
+        if !self.is_due(after) {
+            // A pane that has no rows yet will have fired too, with no result.
+            self.place.fired_upto = self.place.fired_upto.max(self.last_ended(after));
+        }
+        Ok(given)
+    }
+
+    /// As [`Self::give_on_time`].
+    async fn give_early(&mut self, after: Watermark, mut room: usize) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut given = Vec::new();
+        let mut upto = self.place.early_upto.take().unwrap_or(i64::MIN).max(self.last_ended(after));
+        while let Some(pane) = self.panes.next_after(upto) {
+            if room == 0 {
+                self.place.early_upto = Some(upto);
+                break;
+            }
+            let rows = self.give(pane, Gives::News)?;
+            room = room.saturating_sub(rows_in(&rows));
+            given.extend(self.said(rows, Firing::Early).await?);
+            upto = pane;
+        }
+        Ok(given)
+    }
+
+    /// Results of a pane, which stays; its groups count as given.
+    fn give(&mut self, pane: i64, gives: Gives) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut pass = PanePass::giving(pane, gives);
+        let mut given = Vec::new();
+        while let Some(mut rows) = self.panes.store_next(&self.shape, &mut pass)? {
+            if gives == Gives::News {
+                let last = rows.column(rows.num_columns() - 1);
+                rows = filter_record_batch(&rows, &neq(last, &Int8Array::new_scalar(Given::Same as i8))?)?;
+            }
+            if rows.num_rows() > 0 {
+                given.push(self.shape.results_of(&rows)?);
+            }
+        }
+        Ok(given)
+    }
+
+    fn drop_gone(&mut self, after: Watermark) {
+        while let Some(pane) =
+            self.panes.first().filter(|pane| *pane <= self.place.fired_upto && after.passed(self.goes_at(*pane)))
+        {
+            self.panes.drop_pane(pane);
+        }
+    }
+
+    /// The last pane whose end `watermark` has passed.
+    fn last_ended(&self, watermark: Watermark) -> i64 {
+        match watermark {
+            Watermark::NONE => i64::MIN,
+            Watermark::INFINITY => i64::MAX,
+            Watermark(time) => self.grid.pane_of(time).saturating_sub(1),
+        }
+    }
+
+    /// Passes results through the output fragment: each says why it is given, and what it does to the row of its key.
+    async fn said(&mut self, results: Vec<RecordBatch>, firing: Firing) -> Result<Vec<RecordBatch>, EngineError> {
+        if results.is_empty() {
+            return Ok(Vec::new());
+        }
+        let leaf = self.output.input_schema();
+        let given = results.iter().map(|rows| {
+            let (given, values) =
+                rows.columns().split_last().ok_or_else(|| EngineError::schema("results", leaf, &rows.schema()))?;
+            let mut columns: Vec<ArrayRef> = values.to_vec();
+            columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(firing.word(), rows.num_rows()))));
+            columns.push(Arc::new(
+                given.as_primitive::<Int8Type>().unary::<_, UInt32Type>(|given| u32::from(given != Given::Never as i8)),
+            ));
+            Ok(RecordBatch::try_new(Arc::clone(leaf), columns)?)
+        });
+        let given = given.collect::<Result<Vec<_>, EngineError>>()?;
+        let said = self.output.run(given).await?;
+        said.iter().map(|rows| self.with_op(rows)).collect()
+    }
+
+    /// The fragment's last two columns, why and how, give way to the operation.
+    fn with_op(&self, rows: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        let last = rows.num_columns() - 1;
+        let again: &UInt32Array = rows.column(last).as_primitive();
+        let op = |again: u32| (if again == 0 { Op::Insert } else { Op::UpdateAfter }) as i8;
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(again.unary::<_, Int8Type>(op))];
+        columns.extend(rows.columns()[..last - 1].iter().cloned());
+        Ok(RecordBatch::try_new(Arc::clone(&self.given_schema), columns)?)
+    }
+}
+
+fn rows_in(batches: &[RecordBatch]) -> usize {
+    batches.iter().map(RecordBatch::num_rows).sum()
+}
+
+#[cfg(test)]
+mod tests;
