@@ -11,11 +11,13 @@
 //! | `__pane` | Int64 | pane number | never | first |
 //! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
+//! | columns of the sets of DISTINCT aggregates, if there are any: [`crate::distinct`] | | | | |
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt16Array};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, UInt16Type};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -24,6 +26,7 @@ use weir_state::key_groups;
 
 use crate::EngineError;
 use crate::aggregate::Aggregate;
+use crate::distinct::{Elements, Sets, ValueSet, with_bit};
 use crate::sorted_rows::SortedRows;
 
 /// Name of the key-group column.
@@ -40,6 +43,9 @@ pub struct PaneShape {
     pub result_schema: SchemaRef,
     keys: SchemaRef,
     aggregates: Vec<Aggregate>,
+    sets: Sets,
+    /// Columns of a group's row.
+    group_schema: SchemaRef,
     key_groups: u16,
 }
 
@@ -59,11 +65,15 @@ impl PaneShape {
         let mut result = vec![pane];
         result.extend(keys.iter().cloned());
         result.extend(aggregates.iter().map(Aggregate::result_field));
+        let group_schema = Arc::new(Schema::new(partial));
+        let sets = Sets::new(&stage.sets, input, Arc::clone(&group_schema), keys.len());
         Ok(Self {
-            partial_schema: Arc::new(Schema::new(partial)),
+            partial_schema: Arc::clone(sets.partial_schema()),
             result_schema: Arc::new(Schema::new(result)),
             keys: Arc::new(Schema::new(keys)),
             aggregates,
+            sets,
+            group_schema,
             key_groups,
         })
     }
@@ -78,6 +88,11 @@ impl PaneShape {
     #[must_use]
     pub fn key_group_count(&self) -> u16 {
         self.key_groups
+    }
+
+    /// Sets of the DISTINCT aggregates.
+    pub(crate) fn sets(&self) -> &Sets {
+        &self.sets
     }
 
     /// A table of distinct keys; `None` if there is no key column.
@@ -111,8 +126,38 @@ impl Accumulators {
     /// Folds rows of the input fragment; `groups` has the group of each, all below `count`.
     fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, groups: &[usize], count: usize) -> Result<(), EngineError> {
         for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            let (args, filter) = aggregate.arguments(rows);
+            let (args, mut filter) = aggregate.arguments(rows);
+            if aggregate.distinct().is_some() {
+                // It is shown each group, and told values by the sets.
+                filter = Some(BooleanArray::new(BooleanBuffer::new_unset(rows.num_rows()), None));
+            }
             accumulator.update_batch(&args, groups, filter.as_ref(), count)?;
+        }
+        Ok(())
+    }
+
+    /// Shows groups `0..count` to every aggregate, and a value to none: a group that none was shown of has a sum of 0, not NULL.
+    fn show(&mut self, shape: &PaneShape, count: usize) -> Result<(), EngineError> {
+        let groups: Vec<usize> = (0..count).collect();
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            accumulator.update_batch(&aggregate.null_arguments(count), &groups, None, count)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the aggregates of set `set` elements; `groups` has the group of each, all below `count` and shown before.
+    fn tell(
+        &mut self,
+        shape: &PaneShape,
+        set: usize,
+        (values, bits): (&[ArrayRef], &[u64]),
+        groups: &[usize],
+        count: usize,
+    ) -> Result<(), EngineError> {
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            if let Some(at) = aggregate.distinct().filter(|at| at.set == set) {
+                accumulator.update_batch(values, groups, Some(&with_bit(bits, at.bit)), count)?;
+            }
         }
         Ok(())
     }
@@ -157,6 +202,7 @@ impl Accumulators {
 pub struct PaneTable {
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Accumulators,
+    sets: Vec<ValueSet>,
     groups: usize,
 }
 
@@ -172,20 +218,20 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator cannot be made.
     pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
-        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, groups: 0 })
+        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, sets: shape.sets.value_sets()?, groups: 0 })
     }
 
-    /// Number of distinct keys.
+    /// Number of partial rows: distinct keys, and elements of their sets.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.groups
+        self.groups + self.sets.iter().map(ValueSet::len).sum::<usize>()
     }
 
     /// Bytes held. Not free: asks every accumulator.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.accumulators.bytes()
+        keys + self.accumulators.bytes() + self.sets.iter().map(ValueSet::bytes).sum::<usize>()
     }
 
     /// Folds rows of the input fragment (`__pane`, keys, arguments and filters) into the partials.
@@ -194,7 +240,11 @@ impl PaneTable {
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
         self.intern(&rows.columns()[1..=shape.key_count()], rows.num_rows(), scratch)?;
-        self.accumulators.update(shape, rows, scratch, self.groups)
+        self.accumulators.update(shape, rows, scratch, self.groups)?;
+        for (set, columns) in self.sets.iter_mut().zip(shape.sets.iter()) {
+            set.update(columns, rows, scratch)?;
+        }
+        Ok(())
     }
 
     /// Folds partial rows (columns of [`PaneShape::partial_schema`]) of this pane into the partials, in order.
@@ -202,9 +252,33 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn merge(&mut self, shape: &PaneShape, partial: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
-        let (keys, states) = partial.columns()[2..].split_at(shape.key_count());
-        self.intern(keys, partial.num_rows(), scratch)?;
-        self.accumulators.merge(shape, states, scratch, self.groups)
+        let parts = shape.sets.split(partial)?;
+        let (keys, states) = parts.groups.columns()[2..].split_at(shape.key_count());
+        self.intern(keys, parts.groups.num_rows(), scratch)?;
+        self.accumulators.merge(shape, states, scratch, self.groups)?;
+        for (set, elements) in parts.elements.iter().enumerate().filter(|(_, elements)| elements.num_rows() > 0) {
+            self.intern(&elements.columns()[2..2 + shape.key_count()], elements.num_rows(), scratch)?;
+            self.sets[set].merge(elements, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Tells elements of set `set` to a table that has no others: rows with `keys`, and the bits of the conditions that are new.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
+    pub(crate) fn tell(
+        &mut self,
+        shape: &PaneShape,
+        set: usize,
+        keys: &[ArrayRef],
+        values: &[ArrayRef],
+        bits: &[u64],
+    ) -> Result<(), EngineError> {
+        let mut groups = Vec::with_capacity(bits.len());
+        self.intern(keys, bits.len(), &mut groups)?;
+        self.accumulators.show(shape, self.groups)?;
+        self.accumulators.tell(shape, set, (values, bits), &groups, self.groups)
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
@@ -241,10 +315,12 @@ impl PaneTable {
     pub(crate) fn into_partial_rows(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups), Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
         columns.extend(self.accumulators.states()?);
-        let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
+        let groups = RecordBatch::try_new(Arc::clone(&shape.group_schema), columns)?;
+        let rows = shape.sets.rows_of_all(groups, self.sets)?;
+        let key_groups = rows.column(0).as_primitive::<UInt16Type>().clone();
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
 
@@ -254,6 +330,10 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an aggregate cannot be finalised (overflow).
     pub(crate) fn into_results(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
+        for (number, set) in std::mem::take(&mut self.sets).into_iter().enumerate() {
+            let Elements { groups, values, bits } = set.into_elements()?;
+            self.accumulators.tell(shape, number, (&[values], &bits), &groups, self.groups)?;
+        }
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];

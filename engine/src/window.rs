@@ -65,6 +65,11 @@ impl WindowOperator {
         self.panes = other.panes;
     }
 
+    /// Shape of partial rows.
+    pub(crate) fn shape(&self) -> &PaneShape {
+        &self.shape
+    }
+
     /// Columns of partial rows and of checkpoints.
     pub(crate) fn partial_schema(&self) -> &SchemaRef {
         &self.shape.partial_schema

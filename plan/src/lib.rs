@@ -35,6 +35,7 @@ pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
 pub use job::{
-    AggregateSpec, AggregateStage, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SinkTable, SourceTable,
+    AggregateSpec, AggregateStage, DistinctSet, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SetBit, SinkTable,
+    SourceTable,
 };
 pub use suggest::nearest;

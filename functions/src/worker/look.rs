@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::{Extent, MergeOperator};
+use weir_engine::MergeOperator;
 use weir_model::{Activity, Head, ShardKey, Watermark};
 use weir_plan::{Grouping, Pipeline};
 use weir_state::manifest::{Entries, entries_between};
@@ -49,12 +49,7 @@ pub(crate) async fn unsaid(
     } else {
         // What the catching up changes is part of what follows.
         operator.fire(head.watermark).await?;
-        let mut fresh = fresh_operator(ctx, loaded, head.shard).await?;
-        let mut pass = operator.begin_checkpoint(Extent::Whole);
-        while let Some(rows) = operator.checkpoint(&mut pass)? {
-            fresh.merge(&rows)?;
-        }
-        fresh.fire(Watermark::INFINITY).await?
+        operator.into_present().await?
     };
     Ok(Unsaid { results, late })
 }
