@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, new_null_array};
 use datafusion::arrow::compute::prep_null_mask_filter;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::Column;
-use weir_plan::AggregateSpec;
+use weir_plan::{AggregateSpec, SetBit};
 
 use crate::EngineError;
 use crate::moments::MomentFunction;
@@ -21,7 +21,9 @@ pub struct Aggregate {
     /// Instead of the engine's accumulator.
     moments: Option<MomentFunction>,
     args: Vec<usize>,
+    arg_types: Vec<DataType>,
     filter: Option<usize>,
+    distinct: Option<SetBit>,
     state: Vec<FieldRef>,
 }
 
@@ -47,7 +49,18 @@ impl Aggregate {
                 .map(|field| part(state_name(&spec.name, field.name()), field.data_type()))
                 .collect(),
         };
-        Ok(Self { function, moments, args: spec.args.clone(), filter: spec.filter, state })
+        let arg_types = spec.args.iter().map(|&index| input.field(index).data_type().clone()).collect();
+        Ok(Self { function, moments, args: spec.args.clone(), arg_types, filter: spec.filter, distinct: spec.distinct, state })
+    }
+
+    /// Where it finds its values, if it takes each only once.
+    pub(crate) fn distinct(&self) -> Option<SetBit> {
+        self.distinct
+    }
+
+    /// Arguments of `rows` rows that count for nothing.
+    pub(crate) fn null_arguments(&self, rows: usize) -> Vec<ArrayRef> {
+        self.arg_types.iter().map(|data_type| new_null_array(data_type, rows)).collect()
     }
 
     /// Columns of its partial, named `{output}__{part}`.

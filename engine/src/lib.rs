@@ -18,6 +18,7 @@ pub mod panes;
 pub mod rowtime;
 
 mod chunks;
+mod distinct;
 mod error;
 mod keyed_table;
 mod moments;

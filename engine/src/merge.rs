@@ -11,9 +11,8 @@ use weir_model::Watermark;
 use weir_plan::Pipeline;
 
 use crate::EngineError;
-use crate::keyed_table::TablePass;
 use crate::open_panes::{PanePass, StateBudget};
-use crate::updating::UpdatingOperator;
+use crate::updating::{UpdatingOperator, UpdatingPass};
 use crate::window::WindowOperator;
 
 /// Runs a merge shard's batches and holds its state.
@@ -61,7 +60,7 @@ pub struct CheckpointPass(PassKind);
 #[derive(Debug)]
 enum PassKind {
     Panes(PanePass),
-    Table(TablePass),
+    Table(UpdatingPass),
 }
 
 impl MergeOperator {
@@ -104,6 +103,15 @@ impl MergeOperator {
         match &self.0 {
             Kind::Window(window) => window.partial_schema(),
             Kind::Updating(updating) => updating.partial_schema(),
+        }
+    }
+
+    /// Columns by which partial rows are told apart: pane, keys, and of an element of a set its set and value.
+    #[must_use]
+    pub fn row_key(&self) -> Vec<usize> {
+        match &self.0 {
+            Kind::Window(window) => window.shape().sets().row_key(),
+            Kind::Updating(updating) => updating.shape().sets().row_key(),
         }
     }
 
@@ -163,7 +171,7 @@ impl MergeOperator {
         }
     }
 
-    /// Distinct groups in memory: (pane, key) pairs or keys.
+    /// Rows of the state in memory: (pane, key) pairs or keys, and values that DISTINCT aggregates have seen of them.
     #[must_use]
     pub fn groups(&self) -> usize {
         match &self.0 {
@@ -255,6 +263,17 @@ impl MergeOperator {
         }
     }
 
+    /// The present result of each key, as one first batch of all rows would have given it; nothing where results wait for a watermark.
+    ///
+    /// # Errors
+    /// As [`Self::fire`].
+    pub async fn into_present(self) -> Result<Vec<RecordBatch>, EngineError> {
+        match self.0 {
+            Kind::Window(_) => Ok(Vec::new()),
+            Kind::Updating(updating) => updating.into_present().await,
+        }
+    }
+
     /// Whether a pane that `after` has passed still has results to give.
     #[must_use]
     pub fn is_due(&self, after: Watermark) -> bool {
@@ -305,7 +324,7 @@ impl MergeOperator {
     pub fn begin_checkpoint(&self, extent: Extent) -> CheckpointPass {
         match &self.0 {
             Kind::Window(_) => CheckpointPass(PassKind::Panes(PanePass::default())),
-            Kind::Updating(_) => CheckpointPass(PassKind::Table(TablePass::new(extent))),
+            Kind::Updating(_) => CheckpointPass(PassKind::Table(UpdatingPass::new(extent))),
         }
     }
 

@@ -11,12 +11,14 @@
 //! | `__pane` | Int64 | pane number | never | first |
 //! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
-//! | `__given` | Int8 | [`Given`] | never; only in checkpoints, and only of windows that fire more than once | |
+//! | columns of the sets of DISTINCT aggregates, if there are any: [`crate::distinct`] | | | | |
+//! | `__given` | Int8 | [`Given`] | never; only in checkpoints, and only of windows that fire more than once, which have no sets | |
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
+use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef, UInt16Type};
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -25,6 +27,7 @@ use weir_state::key_groups;
 
 use crate::EngineError;
 use crate::aggregate::Aggregate;
+use crate::distinct::{Elements, Sets, ValueSet, with_bit};
 use crate::sorted_rows::SortedRows;
 
 /// Name of the key-group column.
@@ -56,6 +59,9 @@ pub struct PaneShape {
     pub result_schema: SchemaRef,
     keys: SchemaRef,
     aggregates: Vec<Aggregate>,
+    sets: Sets,
+    /// Columns of a group's row.
+    group_schema: SchemaRef,
     key_groups: u16,
     /// Whether groups know what was given of them.
     remembers: bool,
@@ -77,11 +83,15 @@ impl PaneShape {
         let mut result = vec![pane];
         result.extend(keys.iter().cloned());
         result.extend(aggregates.iter().map(Aggregate::result_field));
+        let group_schema = Arc::new(Schema::new(partial));
+        let sets = Sets::new(&stage.sets, input, Arc::clone(&group_schema), keys.len());
         Ok(Self {
-            partial_schema: Arc::new(Schema::new(partial)),
+            partial_schema: Arc::clone(sets.partial_schema()),
             result_schema: Arc::new(Schema::new(result)),
             keys: Arc::new(Schema::new(keys)),
             aggregates,
+            sets,
+            group_schema,
             key_groups,
             remembers: false,
         })
@@ -95,7 +105,8 @@ impl PaneShape {
             Arc::new(Schema::new(schema.fields().iter().cloned().chain([given]).collect::<Vec<_>>()))
         };
         let (partial_schema, result_schema) = (with_given(&self.partial_schema), with_given(&self.result_schema));
-        Self { partial_schema, result_schema, remembers: true, ..self }
+        debug_assert!(self.sets.is_empty(), "the plan refuses sets here");
+        Self { group_schema: Arc::clone(&partial_schema), partial_schema, result_schema, remembers: true, ..self }
     }
 
     /// Partial rows with the same `given` in each; those of an exchange bear none.
@@ -130,6 +141,11 @@ impl PaneShape {
         self.key_groups
     }
 
+    /// Sets of the DISTINCT aggregates.
+    pub(crate) fn sets(&self) -> &Sets {
+        &self.sets
+    }
+
     /// A table of distinct keys; `None` if there is no key column.
     pub(crate) fn new_keys(&self) -> Result<Option<Box<dyn GroupValues>>, EngineError> {
         if self.key_count() == 0 {
@@ -161,8 +177,38 @@ impl Accumulators {
     /// Folds rows of the input fragment; `groups` has the group of each, all below `count`.
     fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, groups: &[usize], count: usize) -> Result<(), EngineError> {
         for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            let (args, filter) = aggregate.arguments(rows);
+            let (args, mut filter) = aggregate.arguments(rows);
+            if aggregate.distinct().is_some() {
+                // It is shown each group, and told values by the sets.
+                filter = Some(BooleanArray::new(BooleanBuffer::new_unset(rows.num_rows()), None));
+            }
             accumulator.update_batch(&args, groups, filter.as_ref(), count)?;
+        }
+        Ok(())
+    }
+
+    /// Shows groups `0..count` to every aggregate, and a value to none: a group that none was shown of has a sum of 0, not NULL.
+    fn show(&mut self, shape: &PaneShape, count: usize) -> Result<(), EngineError> {
+        let groups: Vec<usize> = (0..count).collect();
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            accumulator.update_batch(&aggregate.null_arguments(count), &groups, None, count)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the aggregates of set `set` elements; `groups` has the group of each, all below `count` and shown before.
+    fn tell(
+        &mut self,
+        shape: &PaneShape,
+        set: usize,
+        (values, bits): (&[ArrayRef], &[u64]),
+        groups: &[usize],
+        count: usize,
+    ) -> Result<(), EngineError> {
+        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
+            if let Some(at) = aggregate.distinct().filter(|at| at.set == set) {
+                accumulator.update_batch(values, groups, Some(&with_bit(bits, at.bit)), count)?;
+            }
         }
         Ok(())
     }
@@ -207,6 +253,7 @@ impl Accumulators {
 pub struct PaneTable {
     keys: Option<Box<dyn GroupValues>>,
     accumulators: Accumulators,
+    sets: Vec<ValueSet>,
     groups: usize,
     /// By group, a [`Given`]; empty where nobody asks.
     given: Vec<i8>,
@@ -224,20 +271,22 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator cannot be made.
     pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
-        Ok(Self { keys: shape.new_keys()?, accumulators: shape.accumulators()?, groups: 0, given: Vec::new() })
+        let (accumulators, sets) = (shape.accumulators()?, shape.sets.value_sets()?);
+        Ok(Self { keys: shape.new_keys()?, accumulators, sets, groups: 0, given: Vec::new() })
     }
 
-    /// Number of distinct keys.
+    /// Number of partial rows: distinct keys, and elements of their sets.
     #[must_use]
     pub fn groups(&self) -> usize {
-        self.groups
+        self.groups + self.sets.iter().map(ValueSet::len).sum::<usize>()
     }
 
     /// Bytes held. Not free: asks every accumulator.
     #[must_use]
     pub fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.accumulators.bytes() + self.given.capacity()
+        let sets = self.sets.iter().map(ValueSet::bytes).sum::<usize>();
+        keys + self.accumulators.bytes() + sets + self.given.capacity()
     }
 
     /// Whether a group is not what was given of it.
@@ -254,7 +303,11 @@ impl PaneTable {
         if shape.remembers {
             self.mark(scratch, None);
         }
-        self.accumulators.update(shape, rows, scratch, self.groups)
+        self.accumulators.update(shape, rows, scratch, self.groups)?;
+        for (set, columns) in self.sets.iter_mut().zip(shape.sets.iter()) {
+            set.update(columns, rows, scratch)?;
+        }
+        Ok(())
     }
 
     /// Folds partial rows (columns of [`PaneShape::partial_schema`]) of this pane into the partials, in order.
@@ -262,12 +315,36 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
     pub fn merge(&mut self, shape: &PaneShape, partial: &RecordBatch, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
-        let (keys, states) = partial.columns()[2..].split_at(shape.key_count());
-        self.intern(keys, partial.num_rows(), scratch)?;
+        let parts = shape.sets.split(partial)?;
+        let (keys, states) = parts.groups.columns()[2..].split_at(shape.key_count());
+        self.intern(keys, parts.groups.num_rows(), scratch)?;
         if shape.remembers {
-            self.mark(scratch, partial.columns().last());
+            self.mark(scratch, parts.groups.columns().last());
         }
-        self.accumulators.merge(shape, states, scratch, self.groups)
+        self.accumulators.merge(shape, states, scratch, self.groups)?;
+        for (set, elements) in parts.elements.iter().enumerate().filter(|(_, elements)| elements.num_rows() > 0) {
+            self.intern(&elements.columns()[2..2 + shape.key_count()], elements.num_rows(), scratch)?;
+            self.sets[set].merge(elements, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// Tells elements of set `set` to a table that has no others: rows with `keys`, and the bits of the conditions that are new.
+    ///
+    /// # Errors
+    /// [`EngineError::Query`] if an accumulator refuses a value (overflow).
+    pub(crate) fn tell(
+        &mut self,
+        shape: &PaneShape,
+        set: usize,
+        keys: &[ArrayRef],
+        values: &[ArrayRef],
+        bits: &[u64],
+    ) -> Result<(), EngineError> {
+        let mut groups = Vec::with_capacity(bits.len());
+        self.intern(keys, bits.len(), &mut groups)?;
+        self.accumulators.show(shape, self.groups)?;
+        self.accumulators.tell(shape, set, (values, bits), &groups, self.groups)
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<(), EngineError> {
@@ -321,11 +398,13 @@ impl PaneTable {
     pub(crate) fn into_partial_rows(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups.clone()), Arc::new(Int64Array::from_value(pane, self.groups))];
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(key_groups), Arc::new(Int64Array::from_value(pane, self.groups))];
         columns.extend(keys);
         columns.extend(self.accumulators.states()?);
         columns.extend(self.take_given(shape));
-        let rows = RecordBatch::try_new(Arc::clone(&shape.partial_schema), columns)?;
+        let groups = RecordBatch::try_new(Arc::clone(&shape.group_schema), columns)?;
+        let rows = shape.sets.rows_of_all(groups, self.sets)?;
+        let key_groups = rows.column(0).as_primitive::<UInt16Type>().clone();
         Ok(SortedRows::new(rows, &key_groups, shape.key_groups))
     }
 
@@ -335,6 +414,10 @@ impl PaneTable {
     /// # Errors
     /// [`EngineError::Query`] if an aggregate cannot be finalised (overflow).
     pub(crate) fn into_results(mut self, shape: &PaneShape, pane: i64) -> Result<SortedRows, EngineError> {
+        for (number, set) in std::mem::take(&mut self.sets).into_iter().enumerate() {
+            let Elements { groups, values, bits } = set.into_elements()?;
+            self.accumulators.tell(shape, number, (&[values], &bits), &groups, self.groups)?;
+        }
         let keys = self.emit_keys()?;
         let key_groups = shape.key_groups(&keys, self.groups)?;
         let mut columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from_value(pane, self.groups))];

@@ -21,24 +21,45 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
-use weir_plan::{Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees};
+use weir_plan::{AggregateStage, Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees};
 
 use crate::EngineError;
+use crate::distinct::{ElementPass, ElementTables};
 use crate::fragment::FragmentRunner;
 use crate::keyed_table::{Change, KeyedTable, TablePass};
+use crate::merge::Extent;
 use crate::pane_table::PaneShape;
 
 /// Runs a merge shard's batches and holds its keyed table.
 #[derive(Debug)]
 pub(crate) struct UpdatingOperator {
     output: FragmentRunner,
+    /// Of partial rows.
     shape: Arc<PaneShape>,
+    /// Of the table's rows: the same, but for the elements of sets.
+    groups: Arc<PaneShape>,
     sees: Sees,
     changes: Changes,
     output_schema: SchemaRef,
     table: KeyedTable,
+    /// Values that DISTINCT aggregates have seen.
+    elements: ElementTables,
     /// Partials of the batch under way, in order.
     batch: Vec<RecordBatch>,
+}
+
+/// How far a checkpoint has come.
+#[derive(Debug)]
+pub(crate) struct UpdatingPass {
+    /// `None` once all keys were given.
+    table: Option<TablePass>,
+    elements: ElementPass,
+}
+
+impl UpdatingPass {
+    pub(crate) fn new(extent: Extent) -> Self {
+        Self { table: Some(TablePass::new(extent)), elements: ElementPass::new(extent) }
+    }
 }
 
 impl UpdatingOperator {
@@ -51,12 +72,21 @@ impl UpdatingOperator {
         let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
         let changes = pipeline.sink.changes.clone();
         let output_schema = changelog_schema(output.output_schema(), &changes);
-        let table = KeyedTable::new(&shape)?;
-        Ok(Some(Self { output, shape, sees, changes, output_schema, table, batch: Vec::new() }))
+        let without_sets = AggregateStage { sets: Vec::new(), ..stage.clone() };
+        let groups = Arc::new(PaneShape::new(&without_sets, input.output_schema(), key_groups)?);
+        let elements = ElementTables::new(stage, shape.sets(), key_groups)?;
+        let table = KeyedTable::new(&groups)?;
+        Ok(Some(Self { output, shape, groups, sees, changes, output_schema, table, elements, batch: Vec::new() }))
     }
 
     pub(crate) fn adopt(&mut self, other: Self) {
         self.table = other.table;
+        self.elements = other.elements;
+    }
+
+    /// Shape of partial rows.
+    pub(crate) fn shape(&self) -> &PaneShape {
+        &self.shape
     }
 
     pub(crate) fn partial_schema(&self) -> &SchemaRef {
@@ -67,16 +97,18 @@ impl UpdatingOperator {
         &self.output_schema
     }
 
+    /// Rows of its state: keys, and elements of their sets.
     pub(crate) fn groups(&self) -> usize {
-        self.table.groups()
+        self.table.groups() + self.elements.len()
     }
 
+    /// Those that have changed since the last checkpoint.
     pub(crate) fn changed(&self) -> usize {
-        self.table.changed()
+        self.table.changed() + self.elements.changed()
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.table.bytes()
+        self.table.bytes() + self.elements.bytes()
     }
 
     /// Takes partial rows of the batch.
@@ -88,18 +120,43 @@ impl UpdatingOperator {
 
     pub(crate) fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
         self.check(rows)?;
-        self.table.restore(&self.shape, rows)
+        let rows = self.elements.restore(self.shape.sets(), rows)?;
+        self.table.restore(&self.groups, &rows)
     }
 
-    pub(crate) fn checkpoint(&mut self, pass: &mut TablePass) -> Result<Option<RecordBatch>, EngineError> {
-        self.table.store_next(&self.shape, pass)
+    /// Rows of keys come first, then those of each set.
+    pub(crate) fn checkpoint(&mut self, pass: &mut UpdatingPass) -> Result<Option<RecordBatch>, EngineError> {
+        if let Some(table) = &mut pass.table {
+            if let Some(rows) = self.table.store_next(&self.groups, table)? {
+                return Ok(Some(self.shape.sets().rows_of_groups(rows)?));
+            }
+            pass.table = None;
+        }
+        self.elements.store_next(self.shape.sets(), &mut pass.elements)
     }
 
     /// Ends the batch: folds it and gives what it changed.
     pub(crate) async fn fire(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
         let batch = std::mem::take(&mut self.batch);
+        let batch = self.elements.apply(self.shape.sets(), &self.groups, &batch)?;
         let wants_before = self.sees == Sees::BeforeAndAfter;
-        let Some(change) = self.table.apply(&self.shape, &batch, wants_before)? else { return Ok(Vec::new()) };
+        let change = self.table.apply(&self.groups, &batch, wants_before)?;
+        self.said(change).await
+    }
+
+    /// The present result of each key, as one first batch of all rows would have given it.
+    pub(crate) async fn into_present(mut self) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut rows = Vec::new();
+        let mut pass = TablePass::new(Extent::Whole);
+        while let Some(part) = self.table.store_next(&self.groups, &mut pass)? {
+            rows.push(part);
+        }
+        let change = KeyedTable::new(&self.groups)?.apply(&self.groups, &rows, false)?;
+        self.said(change).await
+    }
+
+    async fn said(&mut self, change: Option<Change>) -> Result<Vec<RecordBatch>, EngineError> {
+        let Some(change) = change else { return Ok(Vec::new()) };
         let given = results(self.output.input_schema(), &change)?;
         let left = self.output.run(given).await?;
         self.changelog(&left, &change)

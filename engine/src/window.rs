@@ -76,6 +76,11 @@ impl WindowOperator {
         (self.panes, self.place) = (other.panes, other.place);
     }
 
+    /// Shape of partial rows.
+    pub(crate) fn shape(&self) -> &PaneShape {
+        &self.shape
+    }
+
     /// Columns of partial rows and of checkpoints.
     pub(crate) fn partial_schema(&self) -> &SchemaRef {
         &self.shape.partial_schema

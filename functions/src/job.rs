@@ -323,6 +323,11 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
             Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
         };
         text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
+        if !stage.sets.is_empty() {
+            let distinct: Vec<_> = stage.aggregates.iter().map(|a| a.distinct).collect();
+            let sets: Vec<_> = stage.sets.iter().map(|set| (set.value, &set.conditions)).collect();
+            text += &format!(" {distinct:?} {sets:?}");
+        }
     }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }

@@ -6,7 +6,7 @@
 //! | list | every value: median, array_agg, string_agg, nth_value | refused until lists have a limit and a metric |
 //! | sketch | an approximation bound to one version: approx_distinct, quantiles | refused until the sketch is ours |
 //! | by order | which value came first: first_value, last_value, any_value | refused until rows carry their order |
-//! | distinct | a set of values | refused until keyed sets exist |
+//! | distinct | a row per distinct value, beside the partial | supported for those of one argument: see `cut::distinct` |
 
 /// Constant size; Flink's names and the engine's own.
 #[rustfmt::skip]

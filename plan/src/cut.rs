@@ -27,6 +27,7 @@ use crate::job::{AggregateStage, Fragment, Grouping, OnError, Pipeline, Rowtime,
 use crate::window_assign::{Bound, WindowAssign};
 use crate::{FragmentInput, PlanError, duration, functions};
 
+mod distinct;
 mod early;
 mod shape;
 mod updating;
@@ -215,6 +216,7 @@ fn windowed(
             grouping: Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros, emit },
             keys: shape.keys.clone(),
             aggregates: shape.specs.clone(),
+            sets: shape.sets.clone().into_sets(),
             output: fragment(output, rewrites)?,
         }),
         sink: sink_table(goal.sink, changes),

@@ -83,14 +83,24 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usi
         Grouping::Tumble { .. } => (format!("(pane, {named})"), "panes: one partial per (pane, key), constant size each"),
         Grouping::Updating { .. } => (format!("({named})"), "keyed table: one partial per key, constant size each, for ever"),
     };
+    let values = if aggregate.sets.is_empty() { "" } else { "; beside it a row per distinct value" };
     writeln!(text, "    aggregate   partial per {partial}")?;
+    for set in &aggregate.sets {
+        let columns: Vec<&str> = keys.iter().copied().chain([set.text.as_str()]).collect();
+        writeln!(
+            text,
+            "    distinct    one row per ({}), a bit for each of its {} conditions",
+            list(&columns),
+            set.conditions.len()
+        )?;
+    }
     writeln!(text, "    exchange    by key group of ({})", list(&keys))?;
     writeln!(text, "  stage {stage}: merge")?;
     grouping_text(text, aggregate.grouping)?;
     for aggregate in &aggregate.aggregates {
         writeln!(text, "    result      {} = {}", aggregate.name, aggregate.text)?;
     }
-    writeln!(text, "    state       {state}")?;
+    writeln!(text, "    state       {state}{values}")?;
     for line in aggregate.output.plan.display_indent().to_string().lines() {
         writeln!(text, "    fragment    {line}")?;
     }

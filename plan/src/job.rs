@@ -93,6 +93,8 @@ pub struct AggregateStage {
     pub keys: Vec<FieldRef>,
     /// Aggregates, in the order of their results.
     pub aggregates: Vec<AggregateSpec>,
+    /// Values of which the DISTINCT ones take each once.
+    pub sets: Vec<DistinctSet>,
     /// `__pane`, keys and results to the sink's columns. Where results change, `__change` UInt32 is passed through from leaf to end; where
     /// windows fire more than once, `__firing` Utf8 before it.
     pub output: Fragment,
@@ -176,10 +178,38 @@ pub struct AggregateSpec {
     pub function: Arc<AggregateUDF>,
     /// Its arguments: columns of the input fragment's output.
     pub args: Vec<usize>,
-    /// Its FILTER: a boolean column of the input fragment's output.
+    /// Its FILTER: a boolean column of the input fragment's output. None of a DISTINCT one: its set has it.
     pub filter: Option<usize>,
+    /// Where it finds its values, if it takes each only once.
+    pub distinct: Option<SetBit>,
     /// The call as written, for people.
     pub text: String,
+}
+
+/// The values of one column that a group has seen, and which conditions were true of a row with each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DistinctSet {
+    /// The value: a column of the input fragment's output. NULL is none.
+    pub value: usize,
+    /// By bit the condition, a boolean column of the input fragment's output, or none for all rows. At most
+    /// [`CONDITIONS_MAX`](Self::CONDITIONS_MAX).
+    pub conditions: Vec<Option<usize>>,
+    /// The value as written, for people.
+    pub text: String,
+}
+
+impl DistinctSet {
+    /// Conditions of one set: the bits of an unsigned integer that Parquet has.
+    pub const CONDITIONS_MAX: usize = 64;
+}
+
+/// One condition of one set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetBit {
+    /// Place of the set among the stage's.
+    pub set: usize,
+    /// Place of the condition among the set's.
+    pub bit: usize,
 }
 
 /// A declared table that results go to.

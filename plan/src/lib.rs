@@ -36,7 +36,8 @@ pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
 pub use job::{
-    AggregateSpec, AggregateStage, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees, SinkTable,
+    AggregateSpec, AggregateStage, DistinctSet, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees,
+    SetBit, SinkTable,
     SourceTable,
 };
 pub use suggest::nearest;

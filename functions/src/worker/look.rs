@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::{Extent, MergeOperator, Moment};
+use weir_engine::{MergeOperator, Moment};
 use weir_model::{Activity, Head, ShardKey, Watermark};
 use weir_plan::{Grouping, Pipeline};
 use weir_state::manifest::{Entries, entries_between};
@@ -48,14 +48,8 @@ pub(crate) async fn unsaid(
         fire_all(&mut operator, head.watermark).await?
     } else {
         // What the catching up changes is part of what follows.
-        let now = Moment { before: head.watermark, after: head.watermark, early: false };
-        operator.fire(now).await?;
-        let mut fresh = fresh_operator(ctx, loaded, head.shard).await?;
-        let mut pass = operator.begin_checkpoint(Extent::Whole);
-        while let Some(rows) = operator.checkpoint(&mut pass)? {
-            fresh.merge(&rows)?;
-        }
-        fresh.fire(now).await?
+        operator.fire(Moment { before: head.watermark, after: head.watermark, early: false }).await?;
+        operator.into_present().await?
     };
     Ok(Unsaid { results, late })
 }

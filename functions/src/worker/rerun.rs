@@ -7,8 +7,9 @@
 //! What it needs must not be deleted meanwhile: heads are read under a pin (G2).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::row::{RowConverter, SortField};
 use weir_engine::MergeOperator;
 use weir_model::decide::snapshots;
@@ -169,14 +170,9 @@ pub(crate) async fn merge(
     let folded = Standing::of(&operator);
     let (published, round) = replay.fire(&entry.recipe, &late, &mut operator).await?;
     let stands = [at_first, folded, Standing::of(&operator)];
-    let (windows, groups) = changes(&operator, &input, stands, key_count(loaded, past.head.shard))?;
+    let (windows, groups) = changes(&operator, &input, stands)?;
     let state = StateChange { checkpoint: snapshot.epoch, replayed: since.len() as u64, windows, groups };
     Rerun::new(past, entry, sampled(&input, rows), Some(state), (&published, &round), rows)
-}
-
-fn key_count(loaded: &Loaded, shard: ShardKey) -> usize {
-    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline];
-    pipeline.aggregate.as_ref().map_or(0, |aggregate| aggregate.keys.len())
 }
 
 impl Rerun {
@@ -243,16 +239,15 @@ fn changes(
     operator: &MergeOperator,
     input: &[CutInput],
     stands: [Standing; 3],
-    key_count: usize,
 ) -> Result<(Change<Vec<i64>>, Change<usize>), WorkerError> {
     let [before, folded, after] = stands;
     let (mut windows, mut groups) = (BTreeSet::new(), BTreeSet::new());
+    let row_key = operator.row_key();
     for partials in input.iter().flat_map(|cut| &cut.epochs).flat_map(|epoch| &epoch.partials) {
         windows.extend(operator.windows_of(partials)?);
-        // Window and keys stand behind the key group.
-        let columns = &partials.columns()[1..2 + key_count];
+        let columns: Vec<ArrayRef> = row_key.iter().map(|&column| Arc::clone(partials.column(column))).collect();
         let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
-        let rows = RowConverter::new(fields)?.convert_columns(columns)?;
+        let rows = RowConverter::new(fields)?.convert_columns(&columns)?;
         groups.extend(rows.iter().map(|row| row.owned()));
     }
     let windows = Change {

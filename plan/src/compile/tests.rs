@@ -85,7 +85,8 @@ async fn what_nobody_plans_is_refused_with_what_to_write_instead() {
 async fn window_queries_that_are_not_supported_are_refused() {
     for (columns, from, said) in [
         ("song_id, var_pop(user_id)", TUMBLE, "ambiguous"),
-        ("song_id, count(DISTINCT user_id)", TUMBLE, "DISTINCT"),
+        ("song_id, corr(DISTINCT play_score, user_id)", TUMBLE, "CORR(DISTINCT ..) of several columns"),
+        ("song_id, count(DISTINCT user_id, play_score)", TUMBLE, "COUNT(DISTINCT ..) of several columns"),
         ("song_id, median(play_score)", TUMBLE, "median"),
         (
             "song_id, sum(play_score)",
@@ -107,6 +108,40 @@ async fn window_queries_that_are_not_supported_are_refused() {
     let half =
         refusal(&format!("INSERT INTO flat SELECT song_id, sum(play_score) {TUMBLE} GROUP BY window_start, song_id")).await;
     assert!(half.contains("both window_start and window_end"), "{half}");
+}
+
+#[tokio::test]
+async fn distinct_aggregates_of_one_value_share_a_set_and_its_conditions() {
+    let sql = format!(
+        "INSERT INTO hot SELECT window_start, song_id, count(DISTINCT user_id) FILTER (WHERE play_score > 1)
+           + count(DISTINCT user_id) + sum(DISTINCT user_id) + count(*), sum(DISTINCT play_score) + max(DISTINCT play_score) {TUMBLE}
+         GROUP BY window_start, window_end, song_id"
+    );
+    let plan = compiled(&sql).await.expect("it compiles");
+    let stage = plan.pipelines[0].aggregate.as_ref().expect("a window");
+    let found: Vec<_> = stage.aggregates.iter().map(|a| (a.function.name(), a.distinct.map(|at| (at.set, at.bit)))).collect();
+    let expected = [
+        ("count", Some((0, 0))),
+        ("count", Some((0, 1))),
+        ("sum", Some((0, 1))),
+        ("count", None),
+        ("sum", Some((1, 0))),
+        ("max", None),
+    ];
+    assert_eq!(found, expected, "the greatest of all is the greatest of the distinct ones");
+    let conditions: Vec<Vec<bool>> = stage.sets.iter().map(|set| set.conditions.iter().map(Option::is_some).collect()).collect();
+    assert_eq!(conditions, [vec![true, false], vec![false]]);
+    assert_eq!(stage.sets.iter().map(|set| set.text.as_str()).collect::<Vec<_>>(), ["plays.user_id", "plays.play_score"]);
+}
+
+#[tokio::test]
+async fn a_set_has_as_many_conditions_as_its_bits() {
+    let calls = |count: usize| {
+        let calls: Vec<String> = (0..count).map(|n| format!("count(DISTINCT user_id) FILTER (WHERE play_score > {n})")).collect();
+        format!("INSERT INTO flat SELECT song_id, {} {TUMBLE} GROUP BY window_start, window_end, song_id", calls.join(" + "))
+    };
+    assert!(compiled(&calls(64)).await.is_ok());
+    assert!(refusal(&calls(65)).await.contains("more than 64 conditions"));
 }
 
 #[tokio::test]

@@ -35,6 +35,10 @@ pub(super) fn emit(
         None => format!("'allowed-lateness' of {} gives a window's results anew", source.name),
     };
     refuse_conditions(plan, &about)?;
+    if !shape.sets.is_empty() {
+        return Err(PlanError::new(format!("{about}: DISTINCT inside aggregates is not supported with it yet"))
+            .hint("leave out what makes results change, or group by the column in an INSERT of its own"));
+    }
     Ok((emit, changes(plan, shape, goal.sink, &about)?))
 }
 

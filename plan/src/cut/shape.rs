@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Column, DFSchema};
-use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ident, lit};
 
+use super::distinct::Sets;
 use super::early::FIRING;
 use super::updating::CHANGE;
 use super::{CutError, PANE, leaf};
@@ -21,6 +22,7 @@ pub(super) struct AggregateShape {
     pub(super) input_columns: Vec<Expr>,
     pub(super) keys: Vec<FieldRef>,
     pub(super) specs: Vec<AggregateSpec>,
+    pub(super) sets: Sets,
     /// For each GROUP BY column: a bound of the window, or the index of a key.
     groups: Vec<GroupColumn>,
 }
@@ -49,13 +51,14 @@ impl AggregateShape {
     }
 
     fn new(plan: &LogicalPlan, aggregate: &Aggregate, pane: Expr) -> Result<Self, CutError> {
-        let mut shape = Self { input_columns: vec![pane], keys: Vec::new(), specs: Vec::new(), groups: Vec::new() };
+        let (keys, specs, groups) = (Vec::new(), Vec::new(), Vec::new());
+        let mut shape = Self { input_columns: vec![pane], keys, specs, sets: Sets::default(), groups };
         for expr in &aggregate.group_expr {
             shape.add_group(aggregate, expr)?;
         }
         let names = result_names(plan, aggregate);
         for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
-            shape.add_aggregate(expr, name)?;
+            shape.add_aggregate(aggregate, expr, name)?;
         }
         Ok(shape)
     }
@@ -84,31 +87,19 @@ impl AggregateShape {
         Ok(())
     }
 
-    fn add_aggregate(&mut self, expr: &Expr, name: String) -> Result<(), CutError> {
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr.clone().unalias() else {
+    fn add_aggregate(&mut self, aggregate: &Aggregate, expr: &Expr, name: String) -> Result<(), CutError> {
+        let call = expr.clone().unalias();
+        let text = call.schema_name().to_string();
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = call else {
             return Err(PlanError::new(format!("{expr} is not an aggregate")).into());
         };
-        let function = func.name().to_owned();
-        if params.distinct {
-            return Err(PlanError::new(format!("{function}(DISTINCT ..) is not supported yet"))
-                .hint("count without DISTINCT, or group by the column")
-                .into());
+        refuse_call(func.name(), &params)?;
+        if let Some(bit) = self.sets.bit_of(func.name(), &params, &aggregate.input, &mut self.input_columns)? {
+            let args = vec![self.sets.value(bit)];
+            self.specs.push(AggregateSpec { name, function: func, args, filter: None, distinct: Some(bit), text });
+            return Ok(());
         }
-        if function == "count" && params.args.len() > 1 {
-            return Err(PlanError::new("COUNT of several columns is not supported yet")
-                .hint("write COUNT(*) FILTER (WHERE a IS NOT NULL AND b IS NOT NULL)")
-                .into());
-        }
-        if !params.order_by.is_empty() || params.null_treatment.is_some() {
-            return Err(PlanError::new(format!("ORDER BY and NULLS in {function} are not supported yet"))
-                .hint("leave them out")
-                .into());
-        }
-        if !aggregates::is_aggregate(&function) {
-            return Err(PlanError::new(format!("aggregate {function} is not supported yet"))
-                .hint(aggregates::supported())
-                .into());
-        }
+        let is_count = func.name() == "count";
         let mut column = |expr: Expr, what: &str| {
             let at = self.input_columns.len();
             self.input_columns.push(expr.alias(format!("__{what}_{at}")));
@@ -117,18 +108,12 @@ impl AggregateShape {
         // A literal argument (count(*) is count(1)) is never null: the pane column stands in for it.
         let args = (params.args.iter())
             .map(|arg| match arg {
-                Expr::Literal(value, _) if !value.is_null() && function == "count" => 0,
+                Expr::Literal(value, _) if !value.is_null() && is_count => 0,
                 arg => column(arg.clone(), "arg"),
             })
             .collect();
         let filter = params.filter.map(|filter| column(*filter, "filter"));
-        self.specs.push(AggregateSpec {
-            name,
-            function: func,
-            args,
-            filter,
-            text: expr.clone().unalias().schema_name().to_string(),
-        });
+        self.specs.push(AggregateSpec { name, function: func, args, filter, distinct: None, text });
         Ok(())
     }
 
@@ -196,6 +181,23 @@ impl AggregateShape {
         let restored = LogicalPlanBuilder::from(input).project(columns)?.build()?;
         replace_aggregate(plan, restored, passed_through)
     }
+}
+
+/// Refuses the calls that no stage has a partial for.
+fn refuse_call(function: &str, call: &AggregateFunctionParams) -> Result<(), PlanError> {
+    if function == "count" && call.args.len() > 1 && !call.distinct {
+        return Err(PlanError::new("COUNT of several columns is not supported yet")
+            .hint("write COUNT(*) FILTER (WHERE a IS NOT NULL AND b IS NOT NULL)"));
+    }
+    if !call.order_by.is_empty() || call.null_treatment.is_some() {
+        let message = format!("ORDER BY and NULLS in {function} are not supported yet");
+        return Err(PlanError::new(message).hint("leave them out"));
+    }
+    if !aggregates::is_aggregate(function) {
+        let message = format!("aggregate {function} is not supported yet");
+        return Err(PlanError::new(message).hint(aggregates::supported()));
+    }
+    Ok(())
 }
 
 fn replace_aggregate(plan: &LogicalPlan, replacement: LogicalPlan, passed_through: &[Field]) -> Result<LogicalPlan, CutError> {

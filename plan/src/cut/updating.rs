@@ -43,6 +43,7 @@ pub(super) fn updating(
             grouping,
             keys: shape.keys.clone(),
             aggregates: shape.specs.clone(),
+            sets: shape.sets.clone().into_sets(),
             output: fragment(output, rewrites)?,
         }),
         sink: sink_table(sink, changes),

@@ -30,7 +30,7 @@ struct Query {
     batch: &'static str,
 }
 
-const QUERIES: [Query; 6] = [
+const QUERIES: [Query; 7] = [
     Query {
         name: "q0",
         plays: false,
@@ -67,6 +67,14 @@ const QUERIES: [Query; 6] = [
         weir: "SELECT window_start, max(price) FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(`dateTime`), INTERVAL '10' SECOND)) \
                GROUP BY window_start, window_end",
         batch: "SELECT date_bin(INTERVAL '10' SECOND, \"dateTime\") AS w, max(price) FROM events GROUP BY 1",
+    },
+    Query {
+        name: "distinct-bidders",
+        plays: false,
+        sink: "channel STRING, bidders BIGINT, rich BIGINT",
+        weir: "SELECT channel, count(DISTINCT bidder), count(DISTINCT bidder) FILTER (WHERE price >= 1000000) FROM events \
+               GROUP BY channel",
+        batch: "SELECT channel, count(DISTINCT bidder), count(DISTINCT bidder) FILTER (WHERE price >= 1000000) FROM events GROUP BY 1",
     },
     Query {
         name: "hot-songs",

@@ -1,0 +1,102 @@
+//! One set in memory: the values that the groups of one pane have seen.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use datafusion::logical_expr::EmitTo;
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+
+use super::SetColumns;
+use crate::EngineError;
+
+/// Elements by the number of their group, which costs less than by its key.
+pub(crate) struct ValueSet {
+    /// (group, value).
+    elements: Box<dyn GroupValues>,
+    /// By element.
+    bits: Vec<u64>,
+    scratch: Vec<usize>,
+}
+
+/// Elements in the order in which they were first seen.
+pub(crate) struct Elements {
+    pub(crate) groups: Vec<usize>,
+    pub(crate) values: ArrayRef,
+    pub(crate) bits: Vec<u64>,
+}
+
+impl ValueSet {
+    pub(crate) fn new(value: &DataType) -> Result<Self, EngineError> {
+        let fields = vec![Field::new("group", DataType::UInt32, false), Field::new("value", value.clone(), false)];
+        let elements = new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?;
+        Ok(Self { elements, bits: Vec::new(), scratch: Vec::new() })
+    }
+
+    /// Number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.bits.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.elements.size() + self.bits.capacity() * size_of::<u64>() + self.scratch.capacity() * size_of::<usize>()
+    }
+
+    /// Takes rows of the input fragment; `groups` has the group of each.
+    pub(crate) fn update(&mut self, set: &SetColumns, rows: &RecordBatch, groups: &[usize]) -> Result<(), EngineError> {
+        let bits = set.bits(rows);
+        let values = set.values(rows);
+        let seen: Vec<u32> = (0u32..).zip(&bits).filter(|(_, bits)| **bits != 0).map(|(row, _)| row).collect();
+        if seen.len() == bits.len() {
+            return self.add(values, groups.iter().copied(), &bits);
+        }
+        let seen_bits: Vec<u64> = seen.iter().map(|row| bits[*row as usize]).collect();
+        let groups = seen.iter().map(|row| groups[*row as usize]);
+        let values = take(&values, &UInt32Array::from(seen.clone()), None)?;
+        self.add(values, groups, &seen_bits)
+    }
+
+    /// Takes rows of elements: values and bits behind the keys; `groups` has the group of each.
+    pub(crate) fn merge(&mut self, elements: &RecordBatch, groups: &[usize]) -> Result<(), EngineError> {
+        let [.., values, bits] = elements.columns() else { return Ok(()) };
+        self.add(Arc::clone(values), groups.iter().copied(), bits.as_primitive::<UInt64Type>().values())
+    }
+
+    fn add(&mut self, values: ArrayRef, groups: impl Iterator<Item = usize>, bits: &[u64]) -> Result<(), EngineError> {
+        if bits.is_empty() {
+            return Ok(());
+        }
+        let groups = UInt32Array::from_iter_values(groups.map(number));
+        self.elements.intern(&[Arc::new(groups), values], &mut self.scratch)?;
+        self.bits.resize(self.elements.len(), 0);
+        for (element, bits) in self.scratch.iter().zip(bits) {
+            self.bits[*element] |= bits;
+        }
+        Ok(())
+    }
+
+    /// Ends the set.
+    pub(crate) fn into_elements(mut self) -> Result<Elements, EngineError> {
+        let mut columns = self.elements.emit(EmitTo::All)?.into_iter();
+        let (Some(groups), Some(values)) = (columns.next(), columns.next()) else {
+            return Err(EngineError::Schema { place: "set", expected: "two columns".to_owned(), found: "fewer".to_owned() });
+        };
+        let groups = groups.as_primitive::<UInt32Type>().values().iter().map(|group| *group as usize).collect();
+        Ok(Elements { groups, values, bits: self.bits })
+    }
+
+    /// Ends the set as rows of elements; `keys` has key group, pane and keys of each group.
+    pub(crate) fn into_rows(self, schema: &SchemaRef, keys: &[ArrayRef]) -> Result<RecordBatch, EngineError> {
+        let Elements { groups, values, bits } = self.into_elements()?;
+        let groups = UInt32Array::from_iter_values(groups.into_iter().map(number));
+        let mut columns = keys.iter().map(|key| take(key, &groups, None)).collect::<Result<Vec<_>, _>>()?;
+        columns.extend([values, Arc::new(UInt64Array::from(bits))]);
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+}
+
+fn number(group: usize) -> u32 {
+    u32::try_from(group).unwrap_or(u32::MAX)
+}
