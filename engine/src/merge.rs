@@ -28,20 +28,15 @@ enum Kind {
 /// What a batch's results depend on besides its rows, all of it in the recipe (R1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// The shard's watermark before the batch.
-    pub before: Watermark,
-    /// Its watermark after it.
+    /// The shard's watermark after the batch.
     pub after: Watermark,
     /// Whether open windows give what has changed of their results.
     pub early: bool,
 }
 
 impl Moment {
-    /// The end of a stream whose watermark was `before`.
-    #[must_use]
-    pub const fn end(before: Watermark) -> Self {
-        Self { before, after: Watermark::INFINITY, early: false }
-    }
+    /// The end of a stream.
+    pub const END: Self = Self { after: Watermark::INFINITY, early: false };
 }
 
 /// How much of the state a checkpoint has.
@@ -218,7 +213,7 @@ impl MergeOperator {
         }
     }
 
-    /// Folds rows that travelled as rows (`__kg`, then the source's columns). Returns those whose window has fired (R3).
+    /// Folds rows that travelled as rows (`__kg`, then the source's columns). Returns those whose window takes no rows any more (R3).
     ///
     /// - `before`: the shard's watermark before the batch.
     ///
@@ -289,6 +284,15 @@ impl MergeOperator {
         match &self.0 {
             Kind::Window(window) => window.early_every(),
             Kind::Updating(_) => None,
+        }
+    }
+
+    /// Whether early results were asked for, and the batch had no room for all.
+    #[must_use]
+    pub fn owes_early(&self) -> bool {
+        match &self.0 {
+            Kind::Window(window) => window.owes_early(),
+            Kind::Updating(_) => false,
         }
     }
 

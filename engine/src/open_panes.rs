@@ -1,4 +1,4 @@
-//! The panes of a merge shard that have not fired, in memory up to a budget and on disk past it.
+//! The panes of a merge shard that take rows, in memory up to a budget and on disk past it.
 //!
 //! Where a pane lies changes nothing in what it gives: see [`crate::spill`].
 

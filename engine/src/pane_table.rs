@@ -12,7 +12,7 @@
 //! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
 //! | columns of the sets of DISTINCT aggregates, if there are any: [`crate::distinct`] | | | | |
-//! | `__given` | Int8 | [`Given`] | never; only in checkpoints, and only of windows that fire more than once, which have no sets | |
+//! | `__given` | Int8 | [`Given`] | never; not in exchange rows, and only of windows that fire more than once, which have no sets | |
 
 use std::sync::Arc;
 
@@ -257,6 +257,7 @@ pub struct PaneTable {
     groups: usize,
     /// By group, a [`Given`]; empty where nobody asks.
     given: Vec<i8>,
+    has_news: bool,
 }
 
 impl std::fmt::Debug for PaneTable {
@@ -272,7 +273,7 @@ impl PaneTable {
     /// [`EngineError::Query`] if an accumulator cannot be made.
     pub fn new(shape: &PaneShape) -> Result<Self, EngineError> {
         let (accumulators, sets) = (shape.accumulators()?, shape.sets.value_sets()?);
-        Ok(Self { keys: shape.new_keys()?, accumulators, sets, groups: 0, given: Vec::new() })
+        Ok(Self { keys: shape.new_keys()?, accumulators, sets, groups: 0, given: Vec::new(), has_news: false })
     }
 
     /// Number of partial rows: distinct keys, and elements of their sets.
@@ -291,7 +292,7 @@ impl PaneTable {
 
     /// Whether a group is not what was given of it.
     pub(crate) fn has_news(&self) -> bool {
-        self.given.iter().any(|given| *given != Given::Same as i8)
+        self.has_news
     }
 
     /// Folds rows of the input fragment (`__pane`, keys, arguments and filters) into the partials.
@@ -362,16 +363,20 @@ impl PaneTable {
         Ok(())
     }
 
-    /// Rows of these groups are folded: what was given of a group is no longer what it is. A new group, whose number is the next, is as its
-    /// row says.
+    /// Rows of these groups are folded: what was given of a group is no longer what it is. A new group is as its first row says.
     fn mark(&mut self, groups: &[usize], said: Option<&ArrayRef>) {
+        const NEW: i8 = -1;
         let said = said.and_then(|said| said.as_primitive_opt::<Int8Type>());
+        // New groups need not be numbered in the order of their rows: keys whose hashes collide come last.
+        self.given.resize(self.groups, NEW);
         for (row, &group) in groups.iter().enumerate() {
-            match self.given.get_mut(group) {
-                Some(given) if *given == Given::Same as i8 => *given = Given::Changed as i8,
-                Some(_) => {}
-                None => self.given.push(said.map_or(Given::Never as i8, |said| said.value(row))),
+            let given = &mut self.given[group];
+            if *given == NEW {
+                *given = said.map_or(Given::Never as i8, |said| said.value(row));
+            } else if *given == Given::Same as i8 {
+                *given = Given::Changed as i8;
             }
+            self.has_news |= *given != Given::Same as i8;
         }
     }
 

@@ -1,7 +1,7 @@
 //! A pane on disk: what it held when it was spilled, and every row that came since, in order.
 //!
 //! Why raw rows: when a pane is spilled depends on memory, which no recipe records, so it must not change a bit of the result (R1).
-//! Rows after the spill are therefore appended unfolded, and folded when the pane fires, in the same order in which a pane in memory
+//! Rows after the spill are therefore appended unfolded, and folded when the pane gives results or is stored, in the same order in which a pane in memory
 //! would have folded them.
 //!
 //! ```text
@@ -100,12 +100,13 @@ impl SpilledPane {
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
     pub(crate) fn new(files: &mut SpillFiles, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
+        let has_news = table.has_news();
         let rows = table.into_partial_rows(shape, pane)?;
         let groups: Vec<u16> = (0..shape.key_group_count()).collect();
         let has_rows = |group: &&u16| rows.starts()[usize::from(**group)] < rows.starts()[usize::from(**group) + 1];
         let first = groups.iter().find(has_rows).copied().unwrap_or(0);
         let count = groups.iter().rev().find(has_rows).map_or(1, |last| last - first + 1);
-        let mut spilled = Self { has_news: true, ..Self::empty((first, count)) };
+        let mut spilled = Self { has_news, ..Self::empty((first, count)) };
         let range = spilled.range;
         for bucket in groups.chunk_by(|a, b| bucket_of(range, *a) == bucket_of(range, *b)) {
             let (from, upto) = (usize::from(bucket[0]), usize::from(bucket[0]) + bucket.len());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use weir_coordinator::jobs::{self, CreateOutcome, NewJob};
 use weir_model::job::{DesiredState, JOB_FORMAT, JobRow};
 use weir_model::{Incarnation, JobId, StageId};
-use weir_plan::{Grouping, JobPlan, Pipeline};
+use weir_plan::{Emit, Grouping, JobPlan, Pipeline};
 use weir_state::paths;
 
 use crate::config::parse_duration;
@@ -178,6 +178,7 @@ pub(crate) async fn create(
     let pinned = pin_all(ctx, &plan).await?;
     let job = ctx.ids.job();
     let topology = Topology::new(job, &plan, &pinned, parallelism, key_groups);
+    refuse_sleeping_lanes(&plan, &topology, &pinned)?;
     for stage in &topology.stages {
         if stage.role == crate::topology::Role::Publish {
             let shard = topology.shards(stage.id)[0];
@@ -221,6 +222,28 @@ pub(crate) async fn create(
             open_same(ctx, other, name, sql).await
         }
     }
+}
+
+/// A lane of a stream that slept may bring rows of a window that has closed meanwhile: where windows give results more than once, the result
+/// of those rows alone would take the place of the window's.
+fn refuse_sleeping_lanes(plan: &JobPlan, topology: &Topology, pinned: &[Pinned]) -> Result<(), JobError> {
+    for stage in topology.stages.iter().filter(|stage| stage.role == crate::topology::Role::Lane) {
+        let pipeline = &plan.pipelines[stage.pipeline];
+        let again = pipeline
+            .aggregate
+            .as_ref()
+            .is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { emit, .. } if emit.changes()));
+        let is_stream = pinned.get(stage.pipeline).is_some_and(|pinned| pinned.stream().is_some());
+        if again && is_stream && stage.layout.shards.len() > 1 {
+            let stream = &pipeline.source.name;
+            return Err(JobError::Options(format!(
+                "{}: windows over the stream {stream} that give results more than once need its rows in one lane\n\
+                 help: create the job with --parallelism 1, or leave out EMIT EVERY and 'allowed-lateness'",
+                pipeline.sink.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Most shards of a stage: a receiver's head names each of its inputs, and a row has a size (T4).
@@ -317,7 +340,8 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
         let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
         text += &match stage.grouping {
             Grouping::Tumble { size_micros, offset_micros, emit } if emit.changes() => {
-                format!("{size_micros} {offset_micros} {emit:?} {:?}", pipeline.sink.changes)
+                let Emit { every_micros, lateness_micros } = emit;
+                format!("{size_micros} {offset_micros} {every_micros:?} {lateness_micros} {:?}", pipeline.sink.changes)
             }
             Grouping::Tumble { size_micros, offset_micros, .. } => format!("{size_micros} {offset_micros}"),
             Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),

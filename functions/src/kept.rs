@@ -8,7 +8,7 @@ use weir_state::{Kept, SegmentCache, kept_rows, segment};
 /// A stream beside the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Rows that came after their window had fired, in the source's columns.
+    /// Rows that came after their window took rows, in the source's columns.
     Late,
     /// Rows that could not be decoded or have no place in time: see [`crate::dead_letter`].
     Dead,

@@ -56,7 +56,7 @@ counters! {
     published,
     /// Commits: transactions that advanced at least one head.
     commits,
-    /// Rows whose window had fired.
+    /// Rows whose window took none any more.
     late,
     /// Rows in dead-letter streams.
     dead,

@@ -32,7 +32,7 @@ mod early;
 mod shape;
 mod updating;
 
-use self::early::{emit, refuse_firing, with_firing, without_firing};
+use self::early::{emit, refuse_early, refuse_firing, with_firing, without_firing};
 use self::shape::AggregateShape;
 use self::updating::updating;
 
@@ -92,17 +92,9 @@ pub(crate) struct Goal<'a> {
 
 /// Cuts `plan`, whose columns are the sink's.
 pub(crate) fn cut(plan: &LogicalPlan, catalog: &Catalog, goal: Goal<'_>, rewrites: &Rewrites<'_>) -> Result<Pipeline, PlanError> {
-    let aggregate = find_aggregate(plan)?;
-    let is_windowed = aggregate.is_some_and(|aggregate| matches!(below(&aggregate.input), Ok((_, Some(_)))));
-    if goal.every_micros.is_some() && !is_windowed {
-        return Err(PlanError::new("EMIT EVERY is for windows").hint(if aggregate.is_some() {
-            "leave it out: without a window each change is given with the commit that makes it"
-        } else {
-            "leave it out: without GROUP BY each row is given with the commit that reads it"
-        }));
-    }
-    let pipeline = match aggregate {
-        None => stateless(plan, catalog, goal.sink, rewrites),
+    let pipeline = match find_aggregate(plan)? {
+        None => refuse_early(goal, "GROUP BY", "row is given with the commit that reads it")
+            .and_then(|()| stateless(plan, catalog, goal.sink, rewrites)),
         Some(aggregate) => aggregated(plan, aggregate, catalog, goal, rewrites),
     };
     pipeline.map_err(|error| match error {
@@ -178,12 +170,14 @@ fn aggregated(
     rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
     let (scan, assign) = below(&aggregate.input)?;
+    refuse_firing(if assign.is_some() { &aggregate.input } else { plan })?;
     let hint = "rows of one group would see several instants: use the event time, or the clock after a window";
     refuse_clocks(&LogicalPlan::Aggregate(aggregate.clone()), "before an aggregate", hint)?;
     let source = source_table(scan, catalog)?;
     match assign {
         Some(assign) => windowed(plan, aggregate, (scan, assign), source, goal, rewrites),
-        None => updating(plan, aggregate, scan, source, goal.sink, rewrites),
+        None => refuse_early(goal, "a window", "change is given with the commit that makes it")
+            .and_then(|()| updating(plan, aggregate, scan, source, goal.sink, rewrites)),
     }
 }
 

@@ -50,8 +50,7 @@ impl Shard {
         for partial in self.lane.finish().expect("an epoch ends").partials {
             self.merge.merge(&partial).expect("partials fold");
         }
-        let given = block_on(self.merge.fire(Moment { before: Watermark::NONE, after: Watermark::NONE, early: false }))
-            .expect("results are given");
+        let given = block_on(self.merge.fire(Moment { after: Watermark::NONE, early: false })).expect("results are given");
         concat_batches(self.merge.output_schema(), &given).expect("batches of one schema")
     }
 

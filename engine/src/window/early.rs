@@ -53,6 +53,11 @@ impl WindowOperator {
         self.place = Place { fired_upto: self.last_ended(watermark), ..Place::default() };
     }
 
+    /// Whether early results were asked for, and the batch had no room for all.
+    pub(crate) fn owes_early(&self) -> bool {
+        self.place.early_upto.is_some()
+    }
+
     /// Whether an open pane may have results that it has not given.
     pub(crate) fn has_news(&self) -> bool {
         self.early_every().is_some() && self.panes.numbers().any(|pane| self.panes.has_news(pane))

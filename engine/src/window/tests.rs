@@ -78,7 +78,7 @@ fn checkpoint(operator: &mut WindowOperator) -> RecordBatch {
 }
 
 fn fired(operator: &mut WindowOperator, after: Watermark) -> RecordBatch {
-    let batches = block_on(operator.fire(Moment { before: Watermark::NONE, after, early: false })).expect("it fires");
+    let batches = block_on(operator.fire(Moment { after, early: false })).expect("it fires");
     datafusion::arrow::compute::concat_batches(operator.output_schema(), &batches).expect("batches of one schema")
 }
 

@@ -86,7 +86,7 @@ enum Command {
     /// A job that runs deletes such files once it no longer needs them: --copy DIR gives copies that stay.
     #[command(after_help = PARTIALS_EXAMPLE)]
     Partials(partials::PartialsArgs),
-    /// Prints the rows that came after their window had fired, one JSON object a line
+    /// Prints the rows that came after their window took rows, one JSON object a line
     ///
     /// They are in no result; `weir status` counts them. Reads what is committed, while the job runs or after it ended. Each line has
     /// the source's columns as the job reads them; rows are ordered by shard, epoch and place in it.

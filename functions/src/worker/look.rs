@@ -45,10 +45,10 @@ pub(crate) async fn unsaid(
     rebuild(ctx, loaded, head, &mut operator).await?;
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
     let results = if is_window(pipeline) {
-        fire_all(&mut operator, head.watermark).await?
+        fire_all(&mut operator).await?
     } else {
         // What the catching up changes is part of what follows.
-        operator.fire(Moment { before: head.watermark, after: head.watermark, early: false }).await?;
+        operator.fire(Moment { after: head.watermark, early: false }).await?;
         operator.into_present().await?
     };
     Ok(Unsaid { results, late })
@@ -78,10 +78,10 @@ async fn catch_up(
 }
 
 /// Results come in parts of a bounded number of rows.
-async fn fire_all(operator: &mut MergeOperator, before: Watermark) -> Result<Vec<RecordBatch>, WorkerError> {
-    let mut results = operator.fire(Moment::end(before)).await?;
+async fn fire_all(operator: &mut MergeOperator) -> Result<Vec<RecordBatch>, WorkerError> {
+    let mut results = operator.fire(Moment::END).await?;
     while operator.is_due(Watermark::INFINITY) {
-        results.extend(operator.fire(Moment::end(before)).await?);
+        results.extend(operator.fire(Moment::END).await?);
     }
     Ok(results)
 }

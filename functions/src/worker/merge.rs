@@ -106,7 +106,7 @@ impl MergeShard {
         let crosses = self.operator.acts_on_rows(self.head.watermark, known.watermark);
         let closed = self.head.activity == Activity::Closed;
         let run = decide_run(self.head.watermark, &views, self.operator.act_at(), crosses, ctx.tuning.unread_bytes_max, closed);
-        let early = !closed && self.has_early() && self.early_is_due(ctx);
+        let early = !closed && self.early_is_due(ctx) && self.has_early();
         if run == Run::Wait && !early {
             return Ok(());
         }
@@ -122,7 +122,7 @@ impl MergeShard {
 
     fn early_is_due(&self, ctx: &Ctx) -> bool {
         let now = ctx.clock.monotonic_micros();
-        self.operator.is_firing() || self.operator.early_every().is_some_and(|every| self.early.is_due(now, every))
+        self.operator.owes_early() || self.operator.early_every().is_some_and(|every| self.early.is_due(now, every))
     }
 
     /// The worker leaves for want of work: gives early results with the next round without waiting for their time. Returns whether there are
@@ -139,7 +139,7 @@ impl MergeShard {
         let states: Vec<InputState> = self.upstream.iter().map(|upstream| upstream.consumed).collect();
         let after = combined(self.head.watermark, states.iter().map(|state| (state.watermark, state.activity)));
         let late = fold(&mut self.operator, &input, self.head.watermark).await?;
-        let rows = self.operator.fire(Moment { before: self.head.watermark, after: after.watermark, early }).await?;
+        let rows = self.operator.fire(Moment { after: after.watermark, early }).await?;
         let executed = ctx.clock.monotonic_micros();
         if early {
             self.early = EarlyClock { given_at: Some(executed), hurries: false };
@@ -240,7 +240,7 @@ pub(super) async fn epoch_input(ctx: &Ctx, unread: &Unread, receiver: ShardId) -
     })
 }
 
-/// Folds epochs in order; returns the rows whose window had fired before the batch (R3).
+/// Folds epochs in order; returns the rows whose window took none any more before the batch (R3).
 pub(super) async fn fold(
     operator: &mut MergeOperator,
     input: &[EpochInput],

@@ -361,7 +361,9 @@ impl Worker {
 
     /// Whether merge shards have early results to give before the worker leaves.
     fn hurries(&mut self) -> bool {
-        self.merges.iter_mut().filter_map(|merge| merge.hurry().then_some(())).count() > 0
+        // Each is told, whatever the others say.
+        let told: Vec<bool> = self.merges.iter_mut().map(MergeShard::hurry).collect();
+        told.contains(&true)
     }
 
     /// Whether there may be more to do that nobody else tells of: a source to ask, or rows that wait until receivers have caught up.

@@ -139,7 +139,7 @@ impl Replay<'_> {
         late: &[RecordBatch],
         operator: &mut MergeOperator,
     ) -> Result<(Published, Round), WorkerError> {
-        let moment = Moment { before: recipe.watermark_before, after: recipe.watermark_after, early: recipe.early };
+        let moment = Moment { after: recipe.watermark_after, early: recipe.early };
         let rows = operator.fire(moment).await?;
         let pipeline = &self.loaded.plan.pipelines[self.loaded.topology.stage(self.head.shard.stage).pipeline];
         let maker = Maker::new(self.head, self.loaded);

@@ -241,3 +241,16 @@ async fn a_function_commits_as_often_as_the_script_of_the_job_says() {
     let loaded = job::open_or_create(function.ctx(), "job", &sql, 1, 8).await.unwrap();
     assert_eq!(function.ctx_for(&loaded).tuning.commit_interval, Duration::from_millis(70));
 }
+
+#[tokio::test]
+async fn windows_that_give_results_again_read_a_stream_by_one_lane() {
+    let config = Config { store: "memory:".to_owned(), parallelism: Some(1), ..Config::default() };
+    let function = crate::lambda::Worker::open(&config).await.unwrap();
+    let sql = "CREATE TABLE plays (song BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime) WITH ('connector' = 'http');
+        CREATE TABLE hot (w TIMESTAMP(3), n BIGINT, PRIMARY KEY (w) NOT ENFORCED) WITH ('connector' = 'blackhole');
+        INSERT INTO hot SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' HOUR))
+        GROUP BY window_start, window_end EMIT EVERY INTERVAL '1' SECOND;";
+    let refused = job::open_or_create(function.ctx(), "early", sql, 2, 8).await.unwrap_err().to_string();
+    assert!(refused.contains("stream plays") && refused.contains("--parallelism 1"), "{refused}");
+    assert!(job::open_or_create(function.ctx(), "early", sql, 1, 8).await.is_ok());
+}

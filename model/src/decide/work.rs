@@ -62,7 +62,7 @@ pub enum Run {
 
 /// Decides whether a merge shard runs.
 ///
-/// - `act_at`: end of its first open pane. - `crosses_pane`: whether the inputs' watermark passed a pane end since the shard's last
+/// - `act_at`: where its first open pane fires or goes. - `crosses_pane`: whether the inputs' watermark passed a pane end since the shard's last
 ///   batch: unread rows may belong to a pane that fires now. - `closed`: the shard has said its last word.
 #[must_use]
 pub fn decide_run(

@@ -42,6 +42,14 @@ pub(super) fn emit(
     Ok((emit, changes(plan, shape, goal.sink, &about)?))
 }
 
+/// What is given at once anyway is not given early.
+pub(super) fn refuse_early(goal: Goal<'_>, without: &str, what: &str) -> Result<(), CutError> {
+    if goal.every_micros.is_none() {
+        return Ok(());
+    }
+    Err(PlanError::new("EMIT EVERY is for windows").hint(format!("leave it out: without {without} each {what}")).into())
+}
+
 /// A result that no longer meets a condition would have to be taken back.
 fn refuse_conditions(plan: &LogicalPlan, about: &str) -> Result<(), PlanError> {
     let mut node = plan;
@@ -61,9 +69,6 @@ fn refuse_conditions(plan: &LogicalPlan, about: &str) -> Result<(), PlanError> {
 /// The sink's key must be a bound of the window and the columns that the query groups by besides: then one result at a time has it.
 fn changes(plan: &LogicalPlan, shape: &AggregateShape, sink: &Table, about: &str) -> Result<Changes, PlanError> {
     let takes_all = matches!(sink.options.get("connector").map(String::as_str), Some("print" | "blackhole"));
-    if takes_all && sink.primary_key.is_empty() {
-        return Ok(Changes::Upsert { key: Vec::new() });
-    }
     let (mut bounds, mut keys) = (Vec::new(), Vec::new());
     for column in 0..sink.schema.fields().len() {
         match group_of(plan, column) {
@@ -74,6 +79,9 @@ fn changes(plan: &LogicalPlan, shape: &AggregateShape, sink: &Table, about: &str
     }
     let keys: Vec<usize> = keys.into_iter().map(|(_, column)| column).collect();
     if bounds.is_empty() || keys.len() < shape.keys.len() {
+        if takes_all && sink.primary_key.is_empty() {
+            return Ok(Changes::Upsert { key: Vec::new() });
+        }
         return Err(PlanError::new(format!(
             "{about}: {} must get window_start or window_end and every other column that the query groups by, as they are",
             sink.name
@@ -81,6 +89,9 @@ fn changes(plan: &LogicalPlan, shape: &AggregateShape, sink: &Table, about: &str
         .hint("select them, and make them the PRIMARY KEY of the sink"));
     }
     let key = &sink.primary_key;
+    if takes_all && key.is_empty() {
+        return Ok(Changes::Upsert { key: [&bounds[..1], &keys].concat() });
+    }
     let is_key = keys.iter().all(|place| key.contains(place))
         && key.iter().any(|place| bounds.contains(place))
         && key.iter().all(|place| keys.contains(place) || bounds.contains(place));
@@ -133,7 +144,7 @@ fn is_firing(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.name() == functions::FIRING)
 }
 
-/// Without a window nothing fires.
+/// Nothing fires without a window, nor before it.
 pub(super) fn refuse_firing(plan: &LogicalPlan) -> Result<(), PlanError> {
     let mut found = false;
     let walked = plan.apply(|node| {
@@ -144,8 +155,8 @@ pub(super) fn refuse_firing(plan: &LogicalPlan) -> Result<(), PlanError> {
     });
     walked.map_err(PlanError::from_engine)?;
     if found {
-        return Err(PlanError::new("FIRING() says why a window gives a result: there is no window here")
-            .hint("use it in the SELECT of a query with GROUP BY window_start, window_end"));
+        return Err(PlanError::new("FIRING() says why a window gives a result: there is none here")
+            .hint("use it in the SELECT of a query with GROUP BY window_start, window_end, outside of aggregates"));
     }
     Ok(())
 }

@@ -6,10 +6,11 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use super::{EmitEvery, FlinkParser};
 use crate::PlanError;
 
-/// Whether what comes next makes the word before it an EMIT, which could be a table's alias else.
-pub(super) fn follows(parser: &Parser<'_>) -> bool {
+/// Whether the word that was taken last is the EMIT of such a clause, and no table's alias.
+pub(super) fn was_taken(parser: &Parser<'_>) -> bool {
     let [first, second] = parser.peek_tokens();
-    is_word(&first, "EVERY") || is_word(&first, "ON") && is_word(&second, "WINDOW")
+    let follows = is_word(&first, "EVERY") || is_word(&first, "ON") && is_word(&second, "WINDOW");
+    follows && is_word(&parser.get_current_token().token, "EMIT")
 }
 
 fn is_word(token: &Token, wanted: &str) -> bool {

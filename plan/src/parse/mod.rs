@@ -108,7 +108,7 @@ impl Dialect for FlinkDialect {
     }
 
     fn is_table_factor_alias(&self, explicit: bool, kw: &Keyword, parser: &mut Parser) -> bool {
-        explicit || !emit::follows(parser) && self.is_table_alias(kw, parser)
+        explicit || !emit::was_taken(parser) && self.is_table_alias(kw, parser)
     }
 
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {

@@ -8,7 +8,7 @@ use weir_coordinator::{SqliteTable, claim, jobs};
 use weir_model::{CommitEntry, Head, OwnerId, ShardId, ShardKey, StageId};
 
 use crate::support::{Case, assert_ok, assert_same, hot_songs, hot_songs_batch, sink_rows, write_plays_of};
-use crate::watched::{Watched, owners, until};
+use crate::watched::{DEADLINE, Watched, owners, until};
 
 const KILLS: u32 = 36;
 const SEED: u64 = 11;
@@ -45,8 +45,10 @@ pub(crate) async fn killed_at_work(case: &Case, moment: Duration, more: &[&str])
     let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
     let before = lane_commits(case).await;
     let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    let began = Instant::now();
     while lane_commits(case).await == before {
-        if ended_within(&mut child, Duration::from_millis(1)).await {
+        assert!(began.elapsed() < DEADLINE, "the job makes no progress");
+        if ended_within(&mut child, Duration::from_millis(5)).await {
             return true;
         }
     }

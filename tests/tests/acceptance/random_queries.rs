@@ -124,7 +124,7 @@ impl Random {
             return job;
         }
         let least = u64::from(shape == Shape::Updating);
-        for n in 0..least + draw.below(2) {
+        for n in 0..least + draw.below(4) {
             let (name, data_type) = draw.of(&job.columns).clone();
             if !job.keys.contains(&name) {
                 job.selected.push((format!("k{n}"), data_type.sql().to_owned(), name.clone()));

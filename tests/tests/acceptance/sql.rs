@@ -139,7 +139,7 @@ async fn fired_twice(pipeline: &Pipeline, rows: &[RecordBatch]) -> Option<[Vec<R
         for rows in &partials {
             merge.merge(rows).expect("it folds");
         }
-        *fired = merge.fire(Moment::end(Watermark::NONE)).await.expect("it fires");
+        *fired = merge.fire(Moment::END).await.expect("it fires");
     }
     Some(fired)
 }

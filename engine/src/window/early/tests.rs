@@ -54,8 +54,8 @@ fn fold(operator: &mut WindowOperator, epoch: &crate::LaneEpoch, before: Waterma
     behind.flatten().map_or(0, |late| late.num_rows())
 }
 
-fn fire(operator: &mut WindowOperator, before: i64, after: i64, early: bool) -> RecordBatch {
-    let moment = Moment { before: Watermark(before), after: Watermark(after), early };
+fn fire(operator: &mut WindowOperator, after: i64, early: bool) -> RecordBatch {
+    let moment = Moment { after: Watermark(after), early };
     let given = block_on(operator.fire(moment)).expect("it fires");
     concat_batches(operator.output_schema(), &given).expect("batches of one schema")
 }
@@ -88,17 +88,17 @@ fn open_windows_give_what_has_changed_and_closed_ones_everything() {
     let mut operator = operator(&pipeline, usize::MAX);
     fold(&mut operator, &epoch(&pipeline, Watermark::NONE, &[(1, 5, 0), (2, 7, 1), (1, 1, 12)]), Watermark::NONE);
     assert!(operator.has_news());
-    assert_eq!(shown(&fire(&mut operator, 0, 0, true)), ["+I 0 1 1 5 early", "+I 0 2 1 7 early", "+I 10 1 1 1 early"]);
+    assert_eq!(shown(&fire(&mut operator, 0, true)), ["+I 0 1 1 5 early", "+I 0 2 1 7 early", "+I 10 1 1 1 early"]);
     assert!(!operator.has_news());
-    assert_eq!(fire(&mut operator, 0, 0, true).num_rows(), 0, "nothing has changed");
+    assert_eq!(fire(&mut operator, 0, true).num_rows(), 0, "nothing has changed");
     fold(&mut operator, &epoch(&pipeline, Watermark::NONE, &[(2, 1, 2), (3, 1, 13)]), Watermark::NONE);
-    assert_eq!(fire(&mut operator, 0, 0, false).num_rows(), 0, "nobody asked");
+    assert_eq!(fire(&mut operator, 0, false).num_rows(), 0, "nobody asked");
     assert_eq!(
-        shown(&fire(&mut operator, 0, 10 * SECOND, true)),
+        shown(&fire(&mut operator, 10 * SECOND, true)),
         ["+I 10 3 1 1 early", "+U 0 1 1 5 on-time", "+U 0 2 2 8 on-time"],
         "a window that closes gives all of its groups, and only the others are early"
     );
-    assert_eq!(shown(&fire(&mut operator, 10 * SECOND, i64::MAX, false)), ["+U 10 1 1 1 on-time", "+U 10 3 1 1 on-time"]);
+    assert_eq!(shown(&fire(&mut operator, i64::MAX, false)), ["+U 10 1 1 1 on-time", "+U 10 3 1 1 on-time"]);
     assert_eq!(operator.open_panes(), 0);
 }
 
@@ -108,7 +108,7 @@ fn a_row_within_the_allowed_lateness_gives_its_result_anew_and_one_beyond_it_is_
     let mut operator = operator(&pipeline, usize::MAX);
     fold(&mut operator, &epoch(&pipeline, Watermark::NONE, &[(1, 5, 0), (2, 7, 1)]), Watermark::NONE);
     assert_eq!(operator.act_at(), Some(Watermark(10 * SECOND)));
-    let on_time = fire(&mut operator, 0, 12 * SECOND, false);
+    let on_time = fire(&mut operator, 12 * SECOND, false);
     assert_eq!(shown(&on_time), ["+I 0 1 1 5 on-time", "+I 0 2 1 7 on-time"]);
     assert_eq!(
         (operator.open_panes(), operator.act_at()),
@@ -119,12 +119,12 @@ fn a_row_within_the_allowed_lateness_gives_its_result_anew_and_one_beyond_it_is_
     let behind = epoch(&pipeline, Watermark(12 * SECOND), &[(1, 1, 3), (9, 1, 4), (8, 1, -10)]);
     assert_eq!(fold(&mut operator, &behind, Watermark(12 * SECOND)), 0);
     let late = ["+I -10 8 1 1 late", "+I 0 9 1 1 late", "+U 0 1 2 6 late"];
-    assert_eq!(shown(&fire(&mut operator, 12 * SECOND, 12 * SECOND, false)), late, "a window that had no rows is late too");
-    assert_eq!(fire(&mut operator, 12 * SECOND, 29 * SECOND, false).num_rows(), 0);
+    assert_eq!(shown(&fire(&mut operator, 12 * SECOND, false)), late, "a window that had no rows is late too");
+    assert_eq!(fire(&mut operator, 29 * SECOND, false).num_rows(), 0);
 
     let behind = epoch(&pipeline, Watermark(30 * SECOND), &[(1, 1, 3), (1, 1, 11)]);
     assert_eq!(fold(&mut operator, &behind, Watermark(30 * SECOND)), 1, "30 s are the end of the first window's lateness");
-    assert_eq!(shown(&fire(&mut operator, 30 * SECOND, 30 * SECOND, false)), ["+I 10 1 1 1 late"]);
+    assert_eq!(shown(&fire(&mut operator, 30 * SECOND, false)), ["+I 10 1 1 1 late"]);
     assert_eq!(operator.open_panes(), 1, "the first has gone");
 }
 
@@ -189,13 +189,11 @@ fn neither_disk_nor_restores_nor_what_was_given_before_change_the_results() {
             let too_late = [&mut held, &mut spilling, &mut moving].map(|operator| fold(operator, &epoch, Watermark(watermark)));
             assert_eq!(too_late, [rows.iter().filter(|row| !taken(row.2)).count(); 3]);
             spilled += spilling.spilled_panes();
-            let mut before = watermark;
             loop {
-                let given = [&mut held, &mut spilling, &mut moving].map(|operator| fire(operator, before, after, early));
+                let given = [&mut held, &mut spilling, &mut moving].map(|operator| fire(operator, after, early));
                 assert_eq!(given[0], given[1], "seed {seed}, step {step}");
                 assert_eq!(given[0], given[2], "seed {seed}, step {step}");
                 apply(&mut table, &given[0]);
-                before = after;
                 if !held.is_firing() {
                     break;
                 }
