@@ -26,6 +26,7 @@ mod put_back;
 mod query;
 mod real_parts;
 mod replay;
+mod replay_rows;
 mod simulation;
 mod sql;
 mod support;
