@@ -28,6 +28,7 @@ mod real_parts;
 mod replay;
 mod replay_rows;
 mod simulation;
+mod skew;
 mod snapshots;
 mod sql;
 mod support;
