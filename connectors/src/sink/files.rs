@@ -111,7 +111,9 @@ impl FileTarget {
         let staging = folder.join(STAGING);
         let snapshot_changes_min = options.number(SNAPSHOT_MIN)?;
         if snapshot_changes_min.is_some() && format != Format::Parquet {
-            return Err(options.error(format!("'{SNAPSHOT_MIN}': snapshots are Parquet: write 'format' = 'parquet', or leave it out")));
+            return Err(
+                options.error(format!("'{SNAPSHOT_MIN}': snapshots are Parquet: write 'format' = 'parquet', or leave it out"))
+            );
         }
         let snapshot_changes_min = snapshot_changes_min.unwrap_or(snapshot::CHANGES_MIN_DEFAULT);
         let owner = OwnerId(0);

@@ -13,8 +13,8 @@ use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{ExprFunctionExt, lit};
 use datafusion::prelude::{CsvReadOptions, DataFrame, Expr, JsonReadOptions, ParquetReadOptions, SessionContext};
-use weir_connectors::files::Format;
 use weir_connectors::SourceError;
+use weir_connectors::files::Format;
 use weir_connectors::sink::{FileTarget, Published, readable};
 use weir_model::head::PublishState;
 use weir_model::{Epoch, Head, SegmentKind, ShardId, ShardKey, StageId};
@@ -54,7 +54,9 @@ impl<'a> Reader<'a> {
         let columns = &table.columns;
         let rows = match (table.schema, &table.of) {
             (Schema::Results, Of::Stage(stage)) => return self.results(*stage).await,
-            (Schema::Changelog, Of::Stage(stage)) => return Ok(self.rows_of_files(*stage, FileTarget::published).await?.into_view()),
+            (Schema::Changelog, Of::Stage(stage)) => {
+                return Ok(self.rows_of_files(*stage, FileTarget::published).await?.into_view());
+            }
             (Schema::Live, Of::Stage(stage)) => self.live(*stage, columns).await?,
             (Schema::Late, Of::Stage(stage)) => self.late(*stage, columns).await?,
             (Schema::Dead, Of::Stage(stage)) => self.kept(*stage, Stream::Dead, columns).await?,

@@ -31,6 +31,8 @@ pub(super) fn keep(
         Ok(SnapshotOutcome::Taken { rows }) => tracing::info!(shard = %head.shard, rows, changes, "snapshot of a changelog"),
         // The next commit will find out, too.
         Ok(SnapshotOutcome::Fenced) => {}
-        Err(error) => tracing::warn!(shard = %head.shard, %error, "no snapshot was taken, the changelog is whole: it is tried again later"),
+        Err(error) => {
+            tracing::warn!(shard = %head.shard, %error, "no snapshot was taken, the changelog is whole: it is tried again later")
+        }
     }
 }

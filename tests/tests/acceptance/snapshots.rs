@@ -63,7 +63,11 @@ fn manifest(sink: &Path) -> Option<Manifest> {
     Some(Manifest {
         number: manifest["number"].as_u64().expect("a number"),
         snapshot: named.collect(),
-        rest: files(sink).into_iter().filter(|name| name.starts_with(prefix) && *name >= from).map(|name| sink.join(name)).collect(),
+        rest: files(sink)
+            .into_iter()
+            .filter(|name| name.starts_with(prefix) && *name >= from)
+            .map(|name| sink.join(name))
+            .collect(),
     })
 }
 

@@ -214,7 +214,11 @@ impl Input {
     }
 
     /// Gives `take` the rows batch by batch.
-    fn each(&self, target: &FileTarget, mut take: impl FnMut(&RecordBatch) -> Result<(), SourceError>) -> Result<(), SourceError> {
+    fn each(
+        &self,
+        target: &FileTarget,
+        mut take: impl FnMut(&RecordBatch) -> Result<(), SourceError>,
+    ) -> Result<(), SourceError> {
         let failed = |error: ArrowError| SourceError::format(&self.path.display().to_string(), error.to_string());
         let mut left = usize::try_from(self.rows_max).unwrap_or(usize::MAX);
         let reader = builder(&self.path)?.with_batch_size(BATCH_ROWS).build();

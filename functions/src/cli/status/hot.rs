@@ -101,7 +101,8 @@ impl Counted {
     fn hot(self) -> Vec<(String, u64)> {
         let all = self.by_key.values().sum::<u64>().max(1);
         let part = |(key, rows): (String, u64)| (key, rows * 100 / all);
-        let mut hot: Vec<(String, u64)> = self.by_key.into_iter().map(part).filter(|(_, percent)| *percent >= PERCENT_MIN).collect();
+        let mut hot: Vec<(String, u64)> =
+            self.by_key.into_iter().map(part).filter(|(_, percent)| *percent >= PERCENT_MIN).collect();
         hot.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         hot.truncate(NAMED_MAX);
         hot

@@ -128,8 +128,12 @@ impl Newest {
     pub(super) fn sorted(self) -> Result<Vec<RecordBatch>, ArrowError> {
         let ops: Vec<_> = self.batches.iter().map(|batch| batch.column(self.op).as_string::<i32>()).collect();
         let stands = |place: &Place| ops[place.batch].value(place.row) != DELETED;
-        let mut rows: Vec<(&[u8], usize, usize)> =
-            self.places.iter().filter(|(_, place)| stands(place)).map(|(key, place)| (key.as_ref(), place.batch, place.row)).collect();
+        let mut rows: Vec<(&[u8], usize, usize)> = self
+            .places
+            .iter()
+            .filter(|(_, place)| stands(place))
+            .map(|(key, place)| (key.as_ref(), place.batch, place.row))
+            .collect();
         rows.sort_unstable();
         if rows.is_empty() {
             return Ok(Vec::new());

@@ -180,7 +180,9 @@ fn a_snapshot_is_due_when_the_changelog_has_grown_by_as_much_or_nothing_follows(
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = Publisher::new(folder.path(), 3);
     let mut snapshots = publisher.target.snapshots().unwrap();
-    assert!(!snapshots.is_due(9, false) && snapshots.is_due(10, false) && snapshots.is_due(1, true) && !snapshots.is_due(0, true));
+    assert!(
+        !snapshots.is_due(9, false) && snapshots.is_due(10, false) && snapshots.is_due(1, true) && !snapshots.is_due(0, true)
+    );
     while publisher.changes < 200 {
         publisher.step();
     }
@@ -202,7 +204,8 @@ fn who_comes_after_a_crash_takes_it_anew_and_what_was_half_done_falls() {
         let dying = publisher.target.snapshots().unwrap();
         let number = dying.last.as_ref().map_or(0, |last| last.latest.number) + 1;
         let inputs = dying.inputs(&publisher.target, &publisher.stands(false)).unwrap();
-        let mut writing = Writing { target: &publisher.target, generation: publisher.generation, number, files: Vec::new(), rows: 0 };
+        let mut writing =
+            Writing { target: &publisher.target, generation: publisher.generation, number, files: Vec::new(), rows: 0 };
         writing.newest_of_each_key(&inputs, 400).unwrap().unwrap();
         half_done = writing.files.len();
         assert!(half_done > 0);
@@ -218,7 +221,8 @@ fn who_comes_after_a_crash_takes_it_anew_and_what_was_half_done_falls() {
     let named = kept[2..].iter().sum::<usize>();
     let left = names(&folder.path().join(FOLDER));
     assert_eq!(left.len(), named + half_done + 1, "of crashes only the last one's files may be left: {left:?}");
-    let older = names(&folder.path().join(FOLDER)).into_iter().filter(|name| name.contains("-000001-") || name.contains("-000002-"));
+    let older =
+        names(&folder.path().join(FOLDER)).into_iter().filter(|name| name.contains("-000001-") || name.contains("-000002-"));
     assert_eq!(older.count(), 0, "files of the first two numbers");
 }
 
@@ -245,7 +249,9 @@ fn a_fenced_publisher_changes_no_manifest_and_removes_nothing_that_its_successor
         // It wakes between its manifest and its deletion.
         publisher.target.remove_older(&its_manifest);
         assert_eq!(read(folder.path()).0, publisher.table);
-        for file in heir.last.iter().flat_map(|last| [Some(&last.latest), last.previous.as_ref()]).flatten().flat_map(|s| &s.snapshot) {
+        for file in
+            heir.last.iter().flat_map(|last| [Some(&last.latest), last.previous.as_ref()]).flatten().flat_map(|s| &s.snapshot)
+        {
             assert!(folder.path().join(file).exists(), "{file}");
         }
     }
@@ -310,7 +316,8 @@ fn a_reader_of_an_earlier_place_gets_the_snapshot_of_that_place_or_the_changelog
 
 #[test]
 fn there_is_one_zero_one_nan_and_one_null_among_keys() {
-    let keys: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.0), Some(-0.0), Some(f64::NAN), Some(-f64::NAN), None, None, Some(1.0)]));
+    let keys: ArrayRef =
+        Arc::new(Float64Array::from(vec![Some(0.0), Some(-0.0), Some(f64::NAN), Some(-f64::NAN), None, None, Some(1.0)]));
     let ops: ArrayRef = Arc::new(StringArray::from(vec!["+I", "+U", "+I", "+U", "+I", "-D", "+I"]));
     let epochs: ArrayRef = Arc::new(Int64Array::from_iter_values(1..8));
     let batch = RecordBatch::try_from_iter([("k", keys), ("op", ops), ("epoch", epochs)]).unwrap();
