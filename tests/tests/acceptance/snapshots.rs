@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use datafusion::prelude::{JsonReadOptions, ParquetReadOptions, SessionContext};
-use weir_connectors::generate::{Generator as _, Plays};
+use weir_connectors::generate::Plays;
 
 use crate::foreign::duckdb;
 use crate::killing::ended_within;
