@@ -15,7 +15,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -159,7 +159,7 @@ fn csv(schema: &SchemaRef, bytes: &Bytes, header: bool) -> Result<Body, String> 
 
 /// Columns that the header leaves out are null.
 fn in_order(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
-    let column = |field: &Arc<arrow::datatypes::Field>| match batch.column_by_name(field.name()) {
+    let column = |field: &Arc<Field>| match batch.column_by_name(field.name()) {
         Some(column) => Arc::clone(column),
         None => arrow::array::new_null_array(field.data_type(), batch.num_rows()),
     };
@@ -233,8 +233,11 @@ impl Body {
     }
 }
 
-/// The declared columns, by name.
-fn conformed(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
+/// The declared columns, by name; no value is changed.
+///
+/// # Errors
+/// The first column that is missing or does not fit.
+pub fn conformed(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, String> {
     let mut columns = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         let column = batch.column_by_name(field.name());
@@ -245,6 +248,19 @@ fn conformed(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, Str
     }
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(|error| error.to_string())
+}
+
+/// Where rows of `found` are not rows of `declared`: what [`conformed`] would refuse, and what it would leave out; a sentence each.
+#[must_use]
+pub fn differences(declared: &SchemaRef, found: &SchemaRef) -> Vec<String> {
+    let fits = |field: &Arc<Field>| match found.field_with_name(field.name()) {
+        Ok(column) => conform::check(field.name(), column.data_type(), field.data_type()).err(),
+        Err(_) => Some(format!("column {} is in the stream and not in the rows", field.name())),
+    };
+    let known = |field: &&Arc<Field>| declared.field_with_name(field.name()).is_ok();
+    let unknown = found.fields().iter().filter(|field| !known(field));
+    let unknown = unknown.map(|field| format!("column {} is in the rows and not in the stream", field.name()));
+    declared.fields().iter().filter_map(fits).chain(unknown).collect()
 }
 
 fn arrow_ipc(schema: &SchemaRef, bytes: &Bytes) -> Result<Body, String> {

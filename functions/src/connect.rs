@@ -140,7 +140,13 @@ impl Connectors for LocalConnectors {
     fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
         let options = TableOptions { table: &table.name, options: &table.options };
         match options.get("connector") {
-            Some("filesystem") => Ok(Target::Files(FileTarget::new(options, changelog::sink_schema(table), shard, self.fsync)?)),
+            Some("filesystem") => {
+                let target = FileTarget::new(options, changelog::sink_schema(table), shard, self.fsync)?;
+                Ok(Target::Files(match &table.changes {
+                    Changes::Upsert { key } => target.keyed_by(key.clone()),
+                    Changes::Append | Changes::Retract => target,
+                }))
+            }
             Some("jdbc") => {
                 let key = match &table.changes {
                     Changes::Upsert { key } => key.clone(),

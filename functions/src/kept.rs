@@ -3,7 +3,7 @@
 use datafusion::arrow::array::RecordBatch;
 use object_store::ObjectStore;
 use weir_model::{Head, SegmentKind, ShardId};
-use weir_state::{Kept, SegmentCache, kept_rows, segment};
+use weir_state::{Kept, KeptSegment, SegmentCache, StateError, kept_rows, segment};
 
 /// A stream beside the results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +22,16 @@ impl Stream {
         }
     }
 
-    const fn counted(self, head: &Head) -> u64 {
+    /// Rows of the stream that `head`'s shard has committed.
+    pub(crate) const fn counted(self, head: &Head) -> u64 {
         match self {
             Self::Late => head.stats.rows_late,
             Self::Dead => head.stats.rows_dead,
         }
     }
 
-    const fn noun(self) -> &'static str {
+    /// What its rows are called.
+    pub(crate) const fn noun(self) -> &'static str {
         match self {
             Self::Late => "late rows",
             Self::Dead => "dead letters",
@@ -58,10 +60,22 @@ impl Stream {
         head: &Head,
     ) -> anyhow::Result<Vec<RecordBatch>> {
         let mut rows = Vec::new();
-        for segment in &self.find(objects, head).await?.segments {
-            // Nobody is their receiver: all are written for shard 0.
-            rows.extend(segment::read_for(objects, cache, segment, ShardId(0)).await?);
+        for kept in &self.find(objects, head).await?.segments {
+            rows.extend(read(objects, cache, kept).await?);
         }
         Ok(rows)
     }
+}
+
+/// The rows of one segment, in order.
+///
+/// # Errors
+/// Rows that cannot be read.
+pub(crate) async fn read(
+    objects: &dyn ObjectStore,
+    cache: &SegmentCache,
+    kept: &KeptSegment,
+) -> Result<Vec<RecordBatch>, StateError> {
+    // Nobody is their receiver: all are written for shard 0.
+    segment::read_for(objects, cache, &kept.segment, ShardId(0)).await
 }

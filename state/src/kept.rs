@@ -40,11 +40,13 @@ impl Json for KeptList {
     const FORMAT: u16 = KEPT_FORMAT;
 }
 
+/// A segment of such rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct KeptSegment {
+pub struct KeptSegment {
     /// The commit that named it.
-    epoch: Epoch,
-    segment: SegmentRef,
+    pub epoch: Epoch,
+    /// Where it lies.
+    pub segment: SegmentRef,
 }
 
 /// An encoded list and the reference that names it.
@@ -85,17 +87,17 @@ async fn read(store: &dyn ObjectStore, reference: &KeptRef) -> Result<KeptList, 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Segments in the order of their epochs.
-    pub segments: Vec<SegmentRef>,
+    pub segments: Vec<KeptSegment>,
     /// Rows that the segments name.
     pub rows: u64,
 }
 
 impl Kept {
     /// Takes those of `kind`; segments come newest first.
-    fn take<'a>(&mut self, newest_first: impl Iterator<Item = &'a SegmentRef>, kind: SegmentKind) {
-        for segment in newest_first.filter(|segment| segment.kind == kind) {
+    fn take<'a>(&mut self, newest_first: impl Iterator<Item = (Epoch, &'a SegmentRef)>, kind: SegmentKind) {
+        for (epoch, segment) in newest_first.filter(|(_, segment)| segment.kind == kind) {
             self.rows += segment.rows();
-            self.segments.push(segment.clone());
+            self.segments.push(KeptSegment { epoch, segment: segment.clone() });
         }
     }
 }
@@ -112,11 +114,12 @@ pub async fn kept_rows(store: &dyn ObjectStore, head: &Head, kind: SegmentKind, 
     if rows == 0 {
         return Ok(kept);
     }
-    kept.take(head.recent.iter().rev().flat_map(|entry| entry.segments.iter().rev()), kind);
+    let recent = head.recent.iter().rev();
+    kept.take(recent.flat_map(|entry| entry.segments.iter().rev().map(|segment| (entry.epoch, segment))), kind);
     let mut next = head.kept.clone();
     while let Some(reference) = next.filter(|_| kept.rows < rows) {
         let list = read(store, &reference).await?;
-        kept.take(list.segments.iter().rev().map(|kept| &kept.segment), kind);
+        kept.take(list.segments.iter().rev().map(|kept| (kept.epoch, &kept.segment)), kind);
         next = list.previous;
     }
     kept.segments.reverse();
@@ -170,7 +173,9 @@ mod tests {
     }
 
     fn names(kept: &Kept) -> Vec<&str> {
-        kept.segments.iter().map(|segment| segment.object.as_str()).collect()
+        let expected: Vec<u64> = (7 - kept.segments.len() as u64..=6).collect();
+        assert_eq!(kept.segments.iter().map(|kept| kept.epoch.0).collect::<Vec<_>>(), expected);
+        kept.segments.iter().map(|kept| kept.segment.object.as_str()).collect()
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ pub use cache::SegmentCache;
 pub use counting::{CountingStore, Hook, Hooked, Op, RequestCounts, Requests};
 pub use error::{Kind, StateError};
 pub use faulty::{After, Fault, Faults, FaultyStore, InjectedFault};
-pub use kept::{Kept, kept_rows};
+pub use kept::{Kept, KeptSegment, kept_rows};
 pub use key_hash::key_groups;
 pub use key_sort::{sort_by_key_group, split_by_receiver};
 pub use manifest::{Entries, entries_between};

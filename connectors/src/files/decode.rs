@@ -114,6 +114,35 @@ pub fn decode_all(
     Ok(sum)
 }
 
+/// Records that were decoded each by itself.
+#[derive(Debug)]
+pub struct Apart {
+    /// Rows of the good ones, in order.
+    pub rows: RecordBatch,
+    /// Places of the others among the records, ascending, and what is wrong with each.
+    pub bad: Vec<(usize, String)>,
+}
+
+/// Decodes records that are no text of one piece, as those of the dead letters are: none can swallow the next.
+///
+/// # Errors
+/// [`SourceError`] for a column that the format cannot hold.
+pub fn decode_apart(format: Format, schema: &SchemaRef, text: &TextOptions, records: &[&str]) -> Result<Apart, SourceError> {
+    let projection: Vec<usize> = (0..schema.fields().len()).collect();
+    let mut decoder = decoder(format, schema, &projection, text)?;
+    let (mut block, mut places) = (Vec::new(), Vec::with_capacity(records.len()));
+    for record in records {
+        places.push(block.len()..block.len() + record.len());
+        block.extend_from_slice(record.as_bytes());
+        // So that no two records begin at one place.
+        block.push(b'\n');
+    }
+    let (rows, bad) = decode_block(decoder.as_mut(), &Bytes::from(block), &places, 0, "record")?;
+    let place = |row: &BadRow| places.partition_point(|record| (record.start as u64) < row.offset);
+    let bad = bad.iter().map(|row| (place(row), row.reason.clone())).collect();
+    Ok(Apart { rows, bad })
+}
+
 /// Decodes the records at `records` of `block`, whose first byte has offset `base` in the file `source`.
 pub(crate) fn decode_block(
     decoder: &mut dyn RowDecoder,

@@ -16,6 +16,7 @@
 //! Invariants: EO-2, T6, X5 (see `model::invariants`).
 
 mod published;
+mod snapshot;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -33,6 +34,7 @@ use crate::files::{Format, format, local_path};
 use crate::options::{OptionsError, TableOptions};
 use crate::source::SourceError;
 pub use published::{Published, readable};
+pub use snapshot::{SnapshotOutcome, Snapshots, Stands};
 
 /// A file below this size grows with every step.
 const GROW_BYTES: u64 = 1 << 20;
@@ -41,8 +43,10 @@ const GROW_PART: u64 = 8;
 /// A file at least this large never grows.
 const FILE_BYTES_DEFAULT: u64 = 128 << 20;
 
-/// Known keys: `path`, `format`, and the size at which a file is full.
-const OPTIONS: [&str; 4] = ["connector", "path", "format", "sink.rolling-policy.file-size"];
+/// Known keys: `path`, `format`, the size at which a file is full, and the changes before which a changelog has no snapshot.
+const OPTIONS: [&str; 5] = ["connector", "path", "format", "sink.rolling-policy.file-size", SNAPSHOT_MIN];
+/// Key of the changes before a snapshot.
+const SNAPSHOT_MIN: &str = "sink.snapshot.min-rows";
 /// Times a staging folder is made again when its parent vanished meanwhile.
 const PREPARE_AGAIN: u32 = 16;
 /// Folder in the sink's folder that holds the staging folders; other engines skip names with a dot.
@@ -58,6 +62,10 @@ pub struct FileTarget {
     shard: ShardKey,
     owner: OwnerId,
     file_bytes_max: u64,
+    /// Places of the key's columns, if rows are changes by key.
+    key: Option<Vec<usize>>,
+    /// Changes before the first snapshot.
+    snapshot_changes_min: u64,
     fsync: bool,
 }
 
@@ -101,7 +109,21 @@ impl FileTarget {
         encode::check(format, &schema).map_err(|message| options.error(message))?;
         let file_bytes_max = options.bytes("sink.rolling-policy.file-size")?.unwrap_or(FILE_BYTES_DEFAULT);
         let staging = folder.join(STAGING);
-        Ok(Self { folder, staging, format, schema, shard, owner: OwnerId(0), file_bytes_max, fsync })
+        let snapshot_changes_min = options.number(SNAPSHOT_MIN)?;
+        if snapshot_changes_min.is_some() && format != Format::Parquet {
+            return Err(
+                options.error(format!("'{SNAPSHOT_MIN}': snapshots are Parquet: write 'format' = 'parquet', or leave it out"))
+            );
+        }
+        let snapshot_changes_min = snapshot_changes_min.unwrap_or(snapshot::CHANGES_MIN_DEFAULT);
+        let owner = OwnerId(0);
+        Ok(Self { folder, staging, format, schema, shard, owner, file_bytes_max, key: None, snapshot_changes_min, fsync })
+    }
+
+    /// The same target, whose rows are changes of what has the key at these places; they end in `op` and `epoch`.
+    #[must_use]
+    pub fn keyed_by(self, key: Vec<usize>) -> Self {
+        Self { key: Some(key), ..self }
     }
 
     /// The same target as `owner` sees it: its staging folders are no other owner's.
@@ -259,7 +281,8 @@ impl FileTarget {
 
     fn reveal(&self, staged: &Path, target: &Path) -> std::io::Result<()> {
         fs::rename(staged, target)?;
-        if self.fsync { File::open(&self.folder)?.sync_all() } else { Ok(()) }
+        let folder = target.parent().unwrap_or(&self.folder);
+        if self.fsync { File::open(folder)?.sync_all() } else { Ok(()) }
     }
 
     fn staging_prefix(&self) -> String {

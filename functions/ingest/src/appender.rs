@@ -59,8 +59,20 @@ impl Default for FoldSettings {
 pub struct RequestKey {
     /// As the client gave it.
     pub key: String,
-    /// xxh3-128 of the body, hexadecimal.
+    /// What tells its body from any other: xxh3-128 of it, hexadecimal, or a text that names the same rows.
     pub body: String,
+    /// How long it is remembered.
+    pub lasts: Lasts,
+}
+
+/// How long a key is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Lasts {
+    /// Longer than any client tries again.
+    #[default]
+    Day,
+    /// As long as the table: what it names may be sent again in a year.
+    Ever,
 }
 
 /// Where the rows of a request are, durable.

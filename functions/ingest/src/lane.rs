@@ -20,12 +20,14 @@ use weir_state::paths::{self, Folder};
 use weir_state::{EncodedSegment, SegmentMeta, StateError, manifest, segment, store};
 
 use crate::Seams;
-use crate::appender::{FoldSettings, RequestKey};
+use crate::appender::{FoldSettings, Lasts, RequestKey};
 
 /// Times a lane is tried again that somebody else was faster to take.
 const CLAIM_ATTEMPTS: usize = 8;
-/// How long a key is remembered, seconds: longer than any client tries again.
+/// How long a key of [`Lasts::Day`] is remembered, seconds.
 const KEYS_KEPT_SECONDS: i64 = 86_400;
+/// When a key of [`Lasts::Ever`] is forgotten, seconds since 1970: the end of the year 9999.
+const NEVER_SECONDS: i64 = 253_402_300_799;
 
 /// Something that went wrong between the rows and the commit.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +170,10 @@ impl Lane {
                 rows: keyed.rows,
                 lane,
                 epoch,
-                expires_at: now_seconds + KEYS_KEPT_SECONDS,
+                expires_at: match keyed.key.lasts {
+                    Lasts::Day => now_seconds + KEYS_KEPT_SECONDS,
+                    Lasts::Ever => NEVER_SECONDS,
+                },
             };
             streams::remember(self.row.stream, &row)
         };

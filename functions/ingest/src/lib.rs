@@ -23,7 +23,7 @@ use weir_coordinator::CoordinationStore;
 use weir_model::{Clock, Ids, OwnerId};
 use weir_seams::Liveness;
 
-pub use appender::{Appender, FoldSettings, Receipt, Refusal, RequestKey, RowsRequest};
+pub use appender::{Appender, FoldSettings, Lasts, Receipt, Refusal, RequestKey, RowsRequest};
 pub use lane::close_lanes;
 pub use stream::{StreamError, open_or_create, read_schema};
 

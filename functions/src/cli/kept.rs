@@ -5,12 +5,11 @@ use std::io::{ErrorKind, Write as _};
 use weir_connectors::encode;
 use weir_connectors::files::Format;
 use weir_coordinator::claim;
-use weir_model::ShardId;
-use weir_state::{Kept, segment};
+use weir_state::Kept;
 
 use super::named;
 use crate::config::Config;
-use crate::kept::Stream;
+use crate::kept::{Stream, read};
 use crate::open::Opened;
 
 /// What is said where there are none.
@@ -54,9 +53,8 @@ enum Reader {
 }
 
 async fn print_rows(opened: &Opened, kept: &Kept) -> anyhow::Result<Reader> {
-    for rows in &kept.segments {
-        // Nobody is their receiver: all are written for shard 0.
-        let batches = segment::read_for(opened.ctx.objects.as_ref(), &opened.ctx.cache, rows, ShardId(0)).await?;
+    for segment in &kept.segments {
+        let batches = read(opened.ctx.objects.as_ref(), &opened.ctx.cache, segment).await?;
         let Some(first) = batches.first() else { continue };
         let lines = encode::encode(Format::Json, first.schema_ref(), &batches)?;
         match std::io::stdout().write_all(&lines) {

@@ -1,5 +1,5 @@
-//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | replay |
-//! table | test | generate | bench`.
+//! The command line: `weir run | submit | explain | cost | status | serve | ingest | stream | query | partials | late | dead | replay-rows |
+//! replay | table | test | generate | bench`.
 
 mod bench;
 mod cost;
@@ -11,6 +11,7 @@ mod named;
 mod partials;
 mod query;
 mod replay;
+mod replay_rows;
 mod run;
 mod serve;
 mod settings;
@@ -18,6 +19,7 @@ mod status;
 mod stream;
 mod table;
 mod test;
+mod ticker;
 mod token;
 
 use std::io::IsTerminal;
@@ -109,6 +111,14 @@ enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Feeds late rows and dead letters to a stream again, each once however often this is killed and repeated
+    ///
+    /// For after a fix: the stream is that of a job that takes the rows now. Without --late or --dead it feeds both. Late rows go by
+    /// the names of their columns. Of dead letters the row as it came is decoded anew by the stream's columns, CSV by their order; what
+    /// still cannot be read is named and stays where it is. A stream remembers for ever what it took, whatever --where said; what was
+    /// set aside is kept as it was. To have the rows in a file instead: weir late JOB > rows.json; weir dead JOB | jq -r .raw.
+    #[command(name = "replay-rows", after_help = REPLAY_ROWS_EXAMPLE)]
+    ReplayRows(replay_rows::ReplayRowsArgs),
     /// Runs one batch of a job again from its recipe, and tells what it read, made and changed
     ///
     /// Compares the digest of what it made with the one committed; exits with 1 if they differ. Nothing is written: the job may run
@@ -176,6 +186,15 @@ const DEAD_EXAMPLE: &str = "Examples: what is wrong, and how often; the rows the
   weir dead hot_songs | jq -r .reason | sort | uniq -c
   weir dead hot_songs | jq -r .raw > mend.json";
 
+const REPLAY_ROWS_EXAMPLE: &str =
+    "Example: song_id was declared BIGINT and some rows have a text; mended.sql declares it STRING and reads stream mended
+  weir stream create mended.sql
+  weir replay-rows hot_songs --dead --into mended --dry-run
+  weir replay-rows hot_songs --dead --into mended --where \"reason LIKE '%song_id%'\"
+  weir run mended.sql
+
+A job whose windows have fired finds late rows late again: feed them to a job of its own (docs/replay.md).";
+
 const REPLAY_EXAMPLE: &str = "Example: which commits there are, and why the last of a merge shard gave what it did
   weir status
   weir replay hot_songs --shard s001-00000 --epoch 12 --rows 5";
@@ -215,6 +234,7 @@ async fn execute(command: Command) -> anyhow::Result<()> {
         Command::Partials(args) => partials::partials(&args).await,
         Command::Late { job, common } => kept::print(&common.config()?, &job, Stream::Late).await,
         Command::Dead { job, common } => kept::print(&common.config()?, &job, Stream::Dead).await,
+        Command::ReplayRows(args) => replay_rows::replay_rows(&args).await,
         Command::Replay(args) => replay::replay(&args).await,
         Command::Table(command) => table::table(&command).await,
         Command::Generate(args) => generate::generate(&args),

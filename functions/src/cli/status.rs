@@ -1,5 +1,7 @@
 //! `weir status`: what a store holds, from the table's rows.
 
+mod hot;
+
 use std::fmt::Write;
 
 use weir_coordinator::jobs;
@@ -33,6 +35,9 @@ pub(super) async fn status(config: &Config) -> anyhow::Result<()> {
         };
         let heads = jobs::heads(opened.ctx.table.as_ref(), &loaded.topology.all_shards()).await?;
         print!("{}", table(&opened, &loaded, &heads)?);
+        for sentence in hot::sentences(&opened.ctx, &loaded, &heads).await {
+            println!("  {sentence}");
+        }
     }
     Ok(())
 }

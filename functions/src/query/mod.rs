@@ -37,7 +37,7 @@ use crate::job::{self, Loaded};
 use crate::open::Opened;
 pub(crate) use cut::{Cut, until_interrupted};
 use rows::Reader;
-pub(crate) use tables::{Schema, Table};
+pub(crate) use tables::{Schema, Table, late_columns, names};
 
 /// The jobs of a store, and what can be asked of each.
 #[derive(Debug)]
@@ -131,13 +131,10 @@ impl Questions {
 
     /// A session in which every table is there, and empty.
     fn context(&self) -> anyhow::Result<SessionContext> {
-        let mut config = SessionConfig::new().with_information_schema(true).with_create_default_catalog_and_schema(false);
+        let mut config = session().with_information_schema(true).with_create_default_catalog_and_schema(false);
         if let Some(default) = &self.default {
             config = config.with_default_catalog_and_schema(default, Schema::Results.name());
         }
-        // As in the scripts of jobs: names are as they are written, and 0.1 is a decimal.
-        config.options_mut().sql_parser.enable_ident_normalization = false;
-        config.options_mut().sql_parser.parse_float_as_decimal = true;
         let context = SessionContext::new_with_config(config);
         for (job, asked) in &self.jobs {
             let catalog = Arc::new(MemoryCatalogProvider::new());
@@ -193,6 +190,14 @@ impl Questions {
         let read = until_interrupted(reading).await;
         cut.let_go(&self.opened.ctx, &asked.loaded, read).await
     }
+}
+
+/// How questions are read: as the scripts of jobs are. Names are as they are written, and 0.1 is a decimal.
+pub(crate) fn session() -> SessionConfig {
+    let mut config = SessionConfig::new();
+    config.options_mut().sql_parser.enable_ident_normalization = false;
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
+    config
 }
 
 /// Questions only: nothing can be written.

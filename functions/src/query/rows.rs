@@ -13,8 +13,10 @@ use datafusion::functions::expr_fn::coalesce;
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::{ExprFunctionExt, lit};
 use datafusion::prelude::{CsvReadOptions, DataFrame, Expr, JsonReadOptions, ParquetReadOptions, SessionContext};
+use weir_connectors::SourceError;
 use weir_connectors::files::Format;
-use weir_connectors::sink::readable;
+use weir_connectors::sink::{FileTarget, Published, readable};
+use weir_model::head::PublishState;
 use weir_model::{Epoch, Head, SegmentKind, ShardId, ShardKey, StageId};
 use weir_plan::{Changes, Op, SinkTable};
 use weir_state::segment;
@@ -52,7 +54,9 @@ impl<'a> Reader<'a> {
         let columns = &table.columns;
         let rows = match (table.schema, &table.of) {
             (Schema::Results, Of::Stage(stage)) => return self.results(*stage).await,
-            (Schema::Changelog, Of::Stage(stage)) => return Ok(self.changelog(*stage).await?.into_view()),
+            (Schema::Changelog, Of::Stage(stage)) => {
+                return Ok(self.rows_of_files(*stage, FileTarget::published).await?.into_view());
+            }
             (Schema::Live, Of::Stage(stage)) => self.live(*stage, columns).await?,
             (Schema::Late, Of::Stage(stage)) => self.late(*stage, columns).await?,
             (Schema::Dead, Of::Stage(stage)) => self.kept(*stage, Stream::Dead, columns).await?,
@@ -68,8 +72,12 @@ impl<'a> Reader<'a> {
 
     /// Results as they stand: of a changelog, the newest of each key that was not taken back.
     async fn results(&self, stage: StageId) -> anyhow::Result<Arc<dyn TableProvider>> {
-        let (sink, rows) = (self.sink(stage), self.changelog(stage).await?);
-        let Changes::Upsert { key } = &sink.changes else { return Ok(rows.into_view()) };
+        let sink = self.sink(stage);
+        let Changes::Upsert { key } = &sink.changes else {
+            return Ok(self.rows_of_files(stage, FileTarget::published).await?.into_view());
+        };
+        // Older changes than the newest of a key are not missed.
+        let rows = self.rows_of_files(stage, FileTarget::latest).await?;
         let column = |name: &str| Expr::Column(Column::new_unqualified(name));
         let key = key.iter().map(|place| column(sink.schema.field(*place).name())).collect();
         let newest_first = vec![column("epoch").sort(false, false)];
@@ -82,7 +90,11 @@ impl<'a> Reader<'a> {
     }
 
     /// What is in the sink's files, and what is committed to be.
-    async fn changelog(&self, stage: StageId) -> anyhow::Result<DataFrame> {
+    async fn rows_of_files(
+        &self,
+        stage: StageId,
+        published: fn(&FileTarget, &PublishState) -> Result<Published, SourceError>,
+    ) -> anyhow::Result<DataFrame> {
         let sink = self.sink(stage);
         let columns = changelog::sink_schema(sink);
         let mut rows = Vec::new();
@@ -91,7 +103,7 @@ impl<'a> Reader<'a> {
         for shard in self.loaded.topology.shards(stage) {
             let Target::Files(target) = self.ctx.connectors.target(sink, shard)? else { continue };
             let head = self.cut.head(shard)?;
-            let published = target.published(&head.publish.clone().unwrap_or_default())?;
+            let published = published(&target, &head.publish.clone().unwrap_or_default())?;
             format = target.format();
             whole.extend(published.whole);
             rows.extend(published.growing);

@@ -67,19 +67,24 @@ impl Table {
     }
 }
 
-/// Tables of a job. The second INSERT into a sink has the sink's name and `_2`.
+/// Names of a job's INSERTs: those of their sinks. The second INSERT into a sink has the sink's name and `_2`.
+pub(crate) fn names(loaded: &Loaded) -> Vec<String> {
+    let mut taken = BTreeSet::new();
+    let mut name = |sink: &str| {
+        let mut names = (1..).map(|number: u32| if number == 1 { sink.to_owned() } else { format!("{sink}_{number}") });
+        names.find(|name| taken.insert(name.clone())).unwrap_or_default()
+    };
+    loaded.plan.pipelines.iter().map(|pipeline| name(&pipeline.sink.name)).collect()
+}
+
+/// Tables of a job.
 ///
 /// # Errors
 /// A stream's columns cannot be read, or a connector's options are wrong.
 pub(super) async fn of_job(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<Vec<Table>> {
     let mut tables = Vec::new();
-    let mut taken = BTreeSet::new();
-    for index in 0..loaded.plan.pipelines.len() {
-        let sink = &loaded.plan.pipelines[index].sink.name;
-        let names = (1..).map(|number: u32| if number == 1 { sink.clone() } else { format!("{sink}_{number}") });
-        if let Some(name) = names.into_iter().find(|name| taken.insert(name.clone())) {
-            tables.extend(of_pipeline(ctx, loaded, index, &name)?);
-        }
+    for (index, name) in names(loaded).iter().enumerate() {
+        tables.extend(of_pipeline(ctx, loaded, index, name)?);
     }
     for stream in streams(loaded) {
         let columns = columns_of(ctx, stream).await?;
@@ -119,7 +124,10 @@ fn of_pipeline(ctx: &Ctx, loaded: &Loaded, index: usize, name: &str) -> anyhow::
 }
 
 /// Late rows have the source's columns, as far as the job reads them.
-fn late_columns(loaded: &Loaded, index: usize) -> anyhow::Result<SchemaRef> {
+///
+/// # Errors
+/// None, while a plan's projection is of its source.
+pub(crate) fn late_columns(loaded: &Loaded, index: usize) -> anyhow::Result<SchemaRef> {
     let source = &loaded.plan.pipelines[index].source;
     let read: Columns = source.schema.project(&source.projection)?;
     Ok(SchemaRef::new(read))

@@ -24,6 +24,7 @@ mod replay;
 pub(crate) mod rerun;
 mod round;
 mod sample;
+mod snapshots;
 mod source;
 mod stream;
 

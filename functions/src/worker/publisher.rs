@@ -11,7 +11,7 @@ use std::io::Write;
 use datafusion::arrow::array::RecordBatch;
 use weir_connectors::encode;
 use weir_connectors::files::Format;
-use weir_connectors::sink::{Step, StepOutcome};
+use weir_connectors::sink::{Snapshots, Step, StepOutcome};
 use weir_coordinator::ClaimOutcome;
 use weir_model::head::{InputState, Owner, PendingPublish, PublishState};
 use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
@@ -22,6 +22,7 @@ use super::WorkerError;
 use super::claiming::{Claiming, hand_on, is_held_now};
 use super::learn::{Unread, Upstream, rows_of};
 use super::round::{Batch, Published, Round};
+use super::snapshots;
 use crate::changelog;
 use crate::connect::Target;
 use crate::context::Ctx;
@@ -35,6 +36,8 @@ const QUIET_EPOCHS: usize = 16;
 pub(super) struct PublisherShard {
     head: Head,
     target: Target,
+    /// Of a changelog in files.
+    snapshots: Option<Snapshots>,
     upstream: Vec<Upstream>,
     /// Rows of the step named by the head, if this process read them.
     rows: Option<Vec<RecordBatch>>,
@@ -80,8 +83,10 @@ impl PublisherShard {
     /// Fences older generations off the target, before anything else.
     pub(super) fn load(ctx: &Ctx, loaded: &Loaded, head: Head) -> Result<Self, WorkerError> {
         let target = open(ctx, loaded, head.shard)?;
+        let mut snapshots = None;
         if let Target::Files(target) = &target {
             target.fence_older(head.generation)?;
+            snapshots = target.snapshots();
         }
         let pending = head.publish.as_ref().and_then(|publish| publish.pending.as_ref());
         let upstream = (loaded.topology.upstream_of(head.shard).into_iter())
@@ -91,7 +96,7 @@ impl PublisherShard {
                 Upstream::new(shard, named.unwrap_or_else(|| head.input(shard)))
             })
             .collect();
-        Ok(Self { head, target, upstream, rows: None })
+        Ok(Self { head, target, snapshots, upstream, rows: None })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -134,6 +139,9 @@ impl PublisherShard {
         let next = self.next(ctx, sink, round.looks).await?;
         let closed = self.upstream.iter().all(|upstream| upstream.consumed.activity == Activity::Closed);
         let finished = closed && next.is_empty();
+        if let (Target::Files(target), Some(snapshots)) = (&self.target, &mut self.snapshots) {
+            snapshots::keep(snapshots, target, &self.head, (&state, acknowledged.as_ref()), finished);
+        }
         let says_something = acknowledged.is_some() || !next.is_empty() || finished || self.quiet_epochs() >= QUIET_EPOCHS;
         if !says_something {
             return Ok(());

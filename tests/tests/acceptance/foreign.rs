@@ -13,7 +13,8 @@ fn python() -> PathBuf {
     python
 }
 
-fn duckdb(sql: &str) -> String {
+/// What DuckDB answers to the last statement.
+pub(crate) fn duckdb(sql: &str) -> String {
     let program = "import duckdb, sys; print(duckdb.sql(sys.argv[1]).fetchall())";
     let output = Command::new(python()).args(["-c", program, sql]).output().expect("python starts");
     assert_ok(&output);

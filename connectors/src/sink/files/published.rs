@@ -20,7 +20,7 @@ use crate::source::SourceError;
 pub struct Published {
     /// Files that never change any more.
     pub whole: Vec<PathBuf>,
-    /// Rows of the file that grows: those that were acknowledged; columns as [`readable`] has them.
+    /// Rows of the file that grows, those that were acknowledged, and of a snapshot; columns as [`readable`] has them.
     pub growing: Vec<RecordBatch>,
 }
 
@@ -54,12 +54,43 @@ impl FileTarget {
     /// # Errors
     /// [`SourceError`] naming a file that cannot be read or has lost rows.
     pub fn published(&self, state: &PublishState) -> Result<Published, SourceError> {
+        self.published_from(0, state)
+    }
+
+    /// As [`Self::published`], for whoever wants the newest row of each key: a snapshot that says no more than `state` takes the place of
+    /// the files that it covers. Rows may come twice. The snapshot is read at once, too: others may take its place.
+    ///
+    /// # Errors
+    /// As [`Self::published`].
+    pub fn latest(&self, state: &PublishState) -> Result<Published, SourceError> {
+        let manifest = self.key.as_ref().and_then(|_| self.manifest());
+        let Some(snapshot) = manifest.as_ref().and_then(|manifest| manifest.as_of(state)) else { return self.published(state) };
+        let mut rows = Vec::new();
+        for path in snapshot.snapshot.iter().map(|file| self.folder.join(file)) {
+            let read = match fs::read(&path) {
+                // Two snapshots have come since, and took it away.
+                Err(error) if error.kind() == ErrorKind::NotFound => return self.published(state),
+                read => read.map_err(ArrowError::from),
+            };
+            let read = read.and_then(|bytes| self.decode(Bytes::from(bytes), usize::MAX));
+            rows.extend(read.map_err(|error| SourceError::format(&path.display().to_string(), error.to_string()))?);
+        }
+        let covered = snapshot.covers.file;
+        let ends_there = snapshot.changelog_from != self.file_name(covered);
+        let rest = self.published_from(covered + u64::from(ends_there), state)?;
+        rows.extend(rest.growing);
+        Ok(Published { whole: rest.whole, growing: rows })
+    }
+
+    /// Rows of the files numbered `first` and later.
+    fn published_from(&self, first: u64, state: &PublishState) -> Result<Published, SourceError> {
         let path = |number| self.folder.join(self.file_name(number));
-        let (whole, gone): (Vec<_>, Vec<_>) = (0..state.file_number).map(path).partition(|path| path.exists());
+        let (whole, gone): (Vec<_>, Vec<_>) = (first..state.file_number).map(path).partition(|path| path.exists());
         for path in gone {
             tracing::warn!(file = %path.display(), "a file with results is gone: its rows are in no answer");
         }
-        let growing = if state.file_rows == 0 { Vec::new() } else { self.acknowledged(path(state.file_number), state)? };
+        let grows = state.file_rows > 0 && first <= state.file_number;
+        let growing = if grows { self.acknowledged(path(state.file_number), state)? } else { Vec::new() };
         Ok(Published { whole, growing })
     }
 

@@ -15,7 +15,7 @@ fn rows(values: &[i64]) -> Vec<RecordBatch> {
 }
 
 fn key(key: &str, body: &str) -> Option<RequestKey> {
-    Some(RequestKey { key: key.to_owned(), body: body.to_owned() })
+    Some(RequestKey { key: key.to_owned(), body: body.to_owned(), lasts: Lasts::Day })
 }
 
 fn request(batches: Vec<RecordBatch>, key: Option<RequestKey>) -> RowsRequest {

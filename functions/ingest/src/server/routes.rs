@@ -17,7 +17,7 @@ use weir_model::stream::StreamRow;
 use super::answer::{Problem, Taken};
 use super::body::{self, Bounds, Encoding};
 use super::{OPENAPI, Server};
-use crate::appender::{Appender, RequestKey, RowsRequest};
+use crate::appender::{Appender, Lasts, RequestKey, RowsRequest};
 use crate::{StreamError, read_schema};
 
 /// Longest idempotency key.
@@ -140,7 +140,7 @@ async fn append_to(server: &Server, appender: &Arc<Appender>, headers: &HeaderMa
     }
     let more = decoded.rows.bytes().saturating_sub(taken);
     received.room.merge(body::room(&server.waiting, more)?);
-    let key = key.map(|key| RequestKey { key, body: decoded.digest });
+    let key = key.map(|key| RequestKey { key, body: decoded.digest, lasts: Lasts::Day });
     let request = RowsRequest { batches: decoded.rows.batches, key, room: Some(received.room) };
     let receipt = appender.append(request).await.map_err(Problem::Refused)?;
     let stream = &appender.stream().name;

@@ -8,7 +8,7 @@
 mod chunks;
 mod send;
 
-use std::io::{IsTerminal, Write as _};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use weir_seams::RandomIds;
 use weir_seams::text::parse_bytes;
 
 use super::live::count;
+use super::ticker::Ticker;
 use super::token::token;
 use chunks::Chunks;
 use send::{Patience, Sender, Sent};
@@ -113,7 +114,8 @@ pub(super) async fn ingest(args: &IngestArgs) -> anyhow::Result<()> {
     let chunks = Chunks::open(args.file.as_deref(), args.format(), usize::try_from(args.chunk)?)?;
     let began = Instant::now();
     let mut totals = Totals::default();
-    let mut display = Display::new(!args.quiet && std::io::stderr().is_terminal(), chunks.bytes());
+    let bytes = chunks.bytes();
+    let mut ticker = Ticker::new(!args.quiet && std::io::stderr().is_terminal());
     let numbered = (0_u64..).zip(chunks);
     let requests = numbered.map(|(number, chunk)| {
         let sender = &sender;
@@ -124,14 +126,14 @@ pub(super) async fn ingest(args: &IngestArgs) -> anyhow::Result<()> {
         match answer {
             Ok(sent) => totals.add(&sent),
             Err(error) => {
-                display.end();
+                ticker.end();
                 eprintln!("{} rows were taken; to go on: weir ingest with the same file and --resume {run}", count(totals.rows));
                 return Err(error);
             }
         }
-        display.show(&totals, began.elapsed());
+        ticker.show(began.elapsed(), || progress(&totals, began.elapsed(), bytes));
     }
-    display.end();
+    ticker.end();
     if !args.quiet {
         println!("{}", told(&args.stream, &totals, began.elapsed()));
     }
@@ -153,34 +155,8 @@ fn rate(rows: u64, elapsed: Duration) -> String {
     count(rows.saturating_mul(1_000) / millis)
 }
 
-/// One line on a terminal that is written over.
-struct Display {
-    on: bool,
-    bytes: Option<u64>,
-    shown_at: Duration,
-}
-
-impl Display {
-    const EVERY: Duration = Duration::from_millis(200);
-
-    fn new(on: bool, bytes: Option<u64>) -> Self {
-        Self { on, bytes, shown_at: Duration::ZERO }
-    }
-
-    fn show(&mut self, totals: &Totals, elapsed: Duration) {
-        if !self.on || elapsed < self.shown_at + Self::EVERY {
-            return;
-        }
-        self.shown_at = elapsed;
-        let part = self.bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("  {} %", totals.bytes * 100 / bytes));
-        let (rows, rate) = (count(totals.rows), rate(totals.rows, elapsed));
-        let text = format!("{rows} rows  {rate}/s  {} MB{}", totals.bytes / 1_000_000, part.unwrap_or_default());
-        drop(write!(std::io::stderr(), "\r\x1b[2K{text}"));
-    }
-
-    fn end(&self) {
-        if self.on {
-            drop(write!(std::io::stderr(), "\r\x1b[2K"));
-        }
-    }
+fn progress(totals: &Totals, elapsed: Duration, bytes: Option<u64>) -> String {
+    let part = bytes.filter(|bytes| *bytes > 0).map(|bytes| format!("  {} %", totals.bytes * 100 / bytes));
+    let (rows, rate) = (count(totals.rows), rate(totals.rows, elapsed));
+    format!("{rows} rows  {rate}/s  {} MB{}", totals.bytes / 1_000_000, part.unwrap_or_default())
 }
