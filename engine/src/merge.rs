@@ -79,12 +79,29 @@ impl MergeOperator {
         }
     }
 
-    /// Columns of partial rows and of checkpoints.
+    /// Columns of partial rows.
     #[must_use]
     pub fn partial_schema(&self) -> &SchemaRef {
         match &self.0 {
             Kind::Window(window) => window.partial_schema(),
             Kind::Updating(updating) => updating.partial_schema(),
+        }
+    }
+
+    /// Columns of checkpoints: those of partial rows, and the instant of the last touch where keys are forgotten.
+    #[must_use]
+    pub fn state_schema(&self) -> &SchemaRef {
+        match &self.0 {
+            Kind::Window(window) => window.partial_schema(),
+            Kind::Updating(updating) => updating.state_schema(),
+        }
+    }
+
+    /// Sets the instant of the batch that begins, from its recipe (R1); whatever is asked before the next is of this instant.
+    pub fn set_now(&mut self, now_micros: i64) {
+        match &mut self.0 {
+            Kind::Window(_) => {}
+            Kind::Updating(updating) => updating.set_now(now_micros),
         }
     }
 

@@ -13,7 +13,8 @@
 //! | `__op` | Int8 | [`Op`] |
 //! | the sink's columns | | |
 //!
-//! Rows of groups that had a result come first, each part in the order in which its groups were touched: that of the recipe (R2).
+//! Rows of groups that had a result come first, each part by key group and then in the order in which its groups were touched: that of
+//! the recipe (R2).
 //! Invariants: RP-1, EO-2 (see `model::invariants`).
 
 use std::sync::Arc;
@@ -45,13 +46,13 @@ impl UpdatingOperator {
     /// Plans the merge stage of `pipeline`, without state. `None` if it has no updating aggregate.
     pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
         let Some(stage) = &pipeline.aggregate else { return Ok(None) };
-        let Grouping::Updating { sees } = stage.grouping else { return Ok(None) };
+        let Grouping::Updating { sees, ttl } = stage.grouping else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&stage.output).await?;
         let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
         let changes = pipeline.sink.changes.clone();
         let output_schema = changelog_schema(output.output_schema(), &changes);
-        let table = KeyedTable::new(&shape)?;
+        let table = KeyedTable::new(&shape)?.forgetting(&shape, ttl)?;
         Ok(Some(Self { output, shape, sees, changes, output_schema, table, batch: Vec::new() }))
     }
 
@@ -61,6 +62,15 @@ impl UpdatingOperator {
 
     pub(crate) fn partial_schema(&self) -> &SchemaRef {
         &self.shape.partial_schema
+    }
+
+    /// Columns of checkpoints.
+    pub(crate) fn state_schema(&self) -> &SchemaRef {
+        self.table.schema()
+    }
+
+    pub(crate) fn set_now(&mut self, now_micros: i64) {
+        self.table.set_now(now_micros);
     }
 
     pub(crate) fn output_schema(&self) -> &SchemaRef {
@@ -81,13 +91,13 @@ impl UpdatingOperator {
 
     /// Takes partial rows of the batch.
     pub(crate) fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
-        self.check(partials)?;
+        check(&self.shape.partial_schema, partials)?;
         self.batch.push(partials.clone());
         Ok(())
     }
 
     pub(crate) fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
-        self.check(rows)?;
+        check(self.table.schema(), rows)?;
         self.table.restore(&self.shape, rows)
     }
 
@@ -103,13 +113,6 @@ impl UpdatingOperator {
         let given = results(self.output.input_schema(), &change)?;
         let left = self.output.run(given).await?;
         self.changelog(&left, &change)
-    }
-
-    fn check(&self, rows: &RecordBatch) -> Result<(), EngineError> {
-        if rows.num_columns() == self.shape.partial_schema.fields().len() {
-            return Ok(());
-        }
-        Err(EngineError::schema("partial rows", &self.shape.partial_schema, &rows.schema()))
     }
 
     /// What happened to each group, by what the fragment left of its results.
@@ -132,6 +135,13 @@ impl UpdatingOperator {
         }
         Ok(vec![RecordBatch::try_new(Arc::clone(&self.output_schema), columns)?])
     }
+}
+
+fn check(expected: &SchemaRef, rows: &RecordBatch) -> Result<(), EngineError> {
+    if rows.num_columns() == expected.fields().len() {
+        return Ok(());
+    }
+    Err(EngineError::schema("partial rows", expected, &rows.schema()))
 }
 
 /// Rows of a changelog: which row of the fragment's output, and what happened to it.

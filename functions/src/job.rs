@@ -28,7 +28,8 @@ pub const FIRST_PLAN: u32 = 1;
 pub(crate) const SKEW_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// `SET` keys a script may use.
-const SET_KEYS: [&str; 4] = ["pipeline.name", "parallelism.default", "execution.checkpointing.interval", "event-time.skew-max"];
+const SET_KEYS: [&str; 5] =
+    ["pipeline.name", "parallelism.default", "execution.checkpointing.interval", "event-time.skew-max", "table.exec.state.ttl"];
 
 /// What is stored of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,8 @@ impl ScriptSettings {
                 }
                 "execution.checkpointing.interval" => settings.commit_interval = Some(duration()?),
                 "event-time.skew-max" => settings.skew_max = Some(duration()?),
+                // Part of the plan.
+                "table.exec.state.ttl" => {}
                 unknown => {
                     let near = weir_plan::nearest(unknown, SET_KEYS);
                     let hint =
@@ -314,7 +317,10 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
         let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
         text += &match stage.grouping {
             Grouping::Tumble { size_micros, offset_micros } => format!("{size_micros} {offset_micros}"),
-            Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
+            Grouping::Updating { sees, ttl: None } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
+            Grouping::Updating { sees, ttl: Some(ttl) } => {
+                format!("updating {sees:?} {:?} for {} us", pipeline.sink.changes, ttl.as_micros())
+            }
         };
         text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
     }

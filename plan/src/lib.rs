@@ -25,6 +25,7 @@ mod parse;
 mod relations;
 mod rules;
 mod suggest;
+mod ttl;
 mod types;
 mod window_assign;
 

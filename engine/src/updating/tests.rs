@@ -12,10 +12,17 @@ use crate::{CheckpointPass, Extent, LaneOperator, MergeOperator, StateBudget};
 
 const KEY_GROUPS: u16 = 720;
 
+mod forgetting;
+
 /// A job over `plays (song, score)` into `sink`.
 fn pipeline(sink: &str, query: &str) -> Pipeline {
+    scripted("", sink, query)
+}
+
+fn scripted(settings: &str, sink: &str, query: &str) -> Pipeline {
     let script = format!(
-        "CREATE TABLE plays (song BIGINT, score DOUBLE) WITH ('connector' = 'plays');
+        "{settings}
+         CREATE TABLE plays (song BIGINT, score DOUBLE) WITH ('connector' = 'plays');
          CREATE TABLE best ({sink};
          INSERT INTO best {query};"
     );

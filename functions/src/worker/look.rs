@@ -43,6 +43,8 @@ pub(crate) async fn unsaid(
     }
     let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
     rebuild(ctx, loaded, head, &mut operator).await?;
+    // What is forgotten by now is no present result.
+    operator.set_now(head.now_micros.max(ctx.clock.now_micros()));
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
     let results = if is_window(pipeline) {
         fire_all(&mut operator).await?
@@ -50,9 +52,10 @@ pub(crate) async fn unsaid(
         // What the catching up changes is part of what follows.
         operator.fire(head.watermark).await?;
         let mut fresh = fresh_operator(ctx, loaded, head.shard).await?;
+        let partial: Vec<usize> = (0..operator.partial_schema().fields().len()).collect();
         let mut pass = operator.begin_checkpoint(Extent::Whole);
         while let Some(rows) = operator.checkpoint(&mut pass)? {
-            fresh.merge(&rows)?;
+            fresh.merge(&rows.project(&partial)?)?;
         }
         fresh.fire(Watermark::INFINITY).await?
     };
