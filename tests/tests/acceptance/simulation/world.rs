@@ -136,6 +136,8 @@ pub(super) enum Clocks {
 pub(super) struct World {
     pub(super) shape: Shape,
     clocks: Clocks,
+    /// After which keys of an updating job are forgotten.
+    state_ttl: Option<&'static str>,
     pub(super) objects: Arc<InMemory>,
     pub(super) table: Arc<MemoryTable>,
     pub(super) sink: tempfile::TempDir,
@@ -149,6 +151,7 @@ impl World {
         Self {
             shape,
             clocks: Clocks::Unasked,
+            state_ttl: None,
             objects: Arc::new(InMemory::new()),
             table: Arc::new(MemoryTable::new()),
             clock: Arc::default(),
@@ -160,6 +163,10 @@ impl World {
 
     pub(super) fn asking_the_clock(self) -> Self {
         Self { clocks: Clocks::Asked, ..self }
+    }
+
+    pub(super) fn forgetting_after(self, state_ttl: &'static str) -> Self {
+        Self { state_ttl: Some(state_ttl), ..self }
     }
 
     pub(super) fn sql(&self) -> String {
@@ -184,8 +191,10 @@ impl World {
                 (", made TIMESTAMP(3), same INT", ", LOCALTIMESTAMP, CASE WHEN NOW() = CURRENT_TIMESTAMP THEN 1 ELSE 0 END")
             }
         };
+        let setting = self.state_ttl.map_or_else(String::new, |ttl| format!("SET 'table.exec.state.ttl' = '{ttl}';"));
         format!(
-            "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
+            "{setting}
+             CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
                WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0');
              CREATE TABLE hot ({columns}{more_columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
              INSERT INTO hot {select}{more} {from};",
@@ -244,7 +253,7 @@ impl World {
         let events = heads.iter().map(|head| head.stats.events).sum();
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
         let lines = lines(self.sink.path());
-        let rows = if self.shape == Shape::Updating { applied(&lines) } else { lines };
+        let rows = if self.shape == Shape::Updating { applied(&lines, self.state_ttl.is_some()) } else { lines };
         (rows.into_iter().fold(Bag::new(), counted), events, late)
     }
 
@@ -277,7 +286,9 @@ fn lines(folder: &Path) -> Vec<String> {
 }
 
 /// What counts in the end of a changelog of `song,plays,score,op,epoch`: rows `song,plays,score`.
-fn applied(lines: &[String]) -> Vec<String> {
+///
+/// - `forgets`: whether a key may begin anew.
+fn applied(lines: &[String], forgets: bool) -> Vec<String> {
     let mut rows: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for line in lines {
         let (rest, epoch) = line.rsplit_once(',').expect("an epoch");
@@ -285,7 +296,8 @@ fn applied(lines: &[String]) -> Vec<String> {
         let (song, epoch) = (row.split(',').next().expect("a song"), epoch.parse().expect("a number"));
         let earlier = rows.get(song).map(|(epoch, _)| *epoch);
         assert!(earlier.is_none_or(|earlier| earlier < epoch), "{line}: older than what was said before");
-        assert_eq!(op != "+I", earlier.is_some(), "{line}: it was {earlier:?} before");
+        let begins_anew = forgets && op == "+I";
+        assert!(begins_anew || (op != "+I") == earlier.is_some(), "{line}: it was {earlier:?} before");
         if op == "-D" {
             rows.remove(song);
         } else {
