@@ -9,7 +9,7 @@
 
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_empty_array};
 use datafusion::arrow::compute::{concat_batches, interleave, interleave_record_batch, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 /// Where a slot's row lies: number of the chunk, number of the row.
@@ -110,7 +110,7 @@ impl Chunks {
             }
             *place = (number, row);
         }
-        self.chunks.push(Chunk { bytes: rows.get_array_memory_size(), live: slots.len(), rows, slots });
+        self.chunks.push(Chunk { bytes: slice_bytes(&rows), live: slots.len(), rows, slots });
         self.settle()
     }
 
@@ -127,7 +127,7 @@ impl Chunks {
             for (row, slot) in (0u32..).zip(&slots) {
                 self.places[*slot as usize] = (number, row);
             }
-            self.chunks.push(Chunk { bytes: rows.get_array_memory_size(), live: slots.len(), rows, slots });
+            self.chunks.push(Chunk { bytes: slice_bytes(&rows), live: slots.len(), rows, slots });
         }
         Ok(())
     }
@@ -141,6 +141,15 @@ impl Chunks {
         let (rows, slots): (Vec<u32>, Vec<u32>) = (0u32..).zip(&chunk.slots).filter(lives).unzip();
         Ok((take_record_batch(&chunk.rows, &UInt32Array::from(rows))?, slots))
     }
+}
+
+/// Bytes of rows; of a buffer that several arrays share each counts its part, but of those of views all.
+pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
+        _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
+    };
+    rows.columns().iter().map(bytes).sum()
 }
 
 fn chunk_number(count: usize) -> u32 {

@@ -8,24 +8,32 @@
 //! Why not one large accumulator: giving its values resets them, and cannot be asked of some groups only. Here a batch costs what it
 //! touches, whatever the table holds. Between batches the state is rows, so where a checkpoint falls changes no bit (RP-1).
 //!
-//! Rows have the columns of [`PaneShape::partial_schema`], and [`TOUCHED_COLUMN`] where keys are forgotten ([`lifetime`]); a
+//! Rows have the columns of [`PaneShape::partial_schema`], and [`lifetime::TOUCHED_COLUMN`] where keys are forgotten ([`lifetime`]); a
 //! checkpoint's are sorted by key group, each key once.
+//!
+//! Past its budget it is cut into buckets, most of which lie on disk ([`buckets`]).
 //! Never: gives a result that did not change, or takes one back because its key is forgotten.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::error::ArrowError;
 
 mod batch;
+mod buckets;
 mod held;
 mod lifetime;
 mod slots;
 
-use self::held::{HeldTable, Written};
+use self::buckets::Buckets;
+use self::held::{Given, HeldTable, Written};
 use self::lifetime::Lifetime;
 use crate::EngineError;
 use crate::merge::Extent;
+use crate::open_panes::StateBudget;
 use crate::pane_table::PaneShape;
 
 /// Rows of a checkpoint that are gathered at a time.
@@ -50,20 +58,60 @@ impl Change {
     pub(crate) fn groups(&self) -> usize {
         self.keys[0].len()
     }
+
+    fn bytes(&self) -> usize {
+        let columns = self.keys.iter().chain(&self.after).chain(self.before.iter().flatten());
+        columns.map(|column| column.get_array_memory_size()).sum()
+    }
+
+    /// Changes of other groups each, ascending by key group, as one; `None` if there is none.
+    fn joined(mut changes: Vec<Self>) -> Result<Option<Self>, EngineError> {
+        if changes.len() <= 1 {
+            return Ok(changes.pop());
+        }
+        let existing = changes.iter().map(|change| (change, 0..change.existing));
+        let new = changes.iter().map(|change| (change, change.existing..change.groups()));
+        let parts: Vec<(&Self, Range<usize>)> = existing.clone().chain(new).collect();
+        let keys = joined_columns(&parts, |change| &change.keys)?;
+        let after = joined_columns(&parts, |change| &change.after)?;
+        let existing: Vec<(&Self, Range<usize>)> = existing.collect();
+        let before = match changes[0].before {
+            Some(_) => Some(joined_columns(&existing, |change| change.before.as_deref().unwrap_or_default())?),
+            None => None,
+        };
+        let existing = changes.iter().map(|change| change.existing).sum();
+        Ok(Some(Self { keys, after, existing, before }))
+    }
+}
+
+/// Rows of several changes, column by column.
+fn joined_columns(
+    parts: &[(&Change, Range<usize>)],
+    columns: impl Fn(&Change) -> &[ArrayRef],
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    let count = parts.first().map_or(0, |(change, _)| columns(change).len());
+    let column = |number: usize| {
+        let slices: Vec<ArrayRef> =
+            parts.iter().map(|(change, rows)| columns(change)[number].slice(rows.start, rows.len())).collect();
+        concat(&slices.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())
+    };
+    (0..count).map(column).collect()
 }
 
 /// How far a checkpoint of a table has come.
 #[derive(Debug)]
 pub(crate) struct TablePass {
     extent: Extent,
-    /// Slots in the order of their rows, once begun.
-    slots: Option<Vec<u32>>,
-    given: usize,
+    /// Of the table, or of the bucket under way.
+    given: Given,
+    bucket: usize,
+    /// That bucket, if it is not held.
+    read: Option<HeldTable>,
 }
 
 impl TablePass {
     pub(crate) fn new(extent: Extent) -> Self {
-        Self { extent, slots: None, given: 0 }
+        Self { extent, given: Given::default(), bucket: 0, read: None }
     }
 }
 
@@ -71,9 +119,18 @@ impl TablePass {
 pub(crate) struct KeyedTable {
     schema: SchemaRef,
     lifetime: Lifetime,
-    /// When rows were last looked through for forgotten ones.
-    turn: Option<i64>,
-    rows: HeldTable,
+    budget: StateBudget,
+    place: Place,
+}
+
+/// Where the rows are.
+enum Place {
+    Held {
+        rows: Box<HeldTable>,
+        /// When they were last looked through for forgotten ones.
+        turn: Option<i64>,
+    },
+    Cut(Buckets),
 }
 
 impl std::fmt::Debug for KeyedTable {
@@ -83,21 +140,27 @@ impl std::fmt::Debug for KeyedTable {
 }
 
 impl KeyedTable {
-    /// A table without keys, which are kept for ever.
+    /// A table without keys: they are kept for ever, and in memory.
     pub(crate) fn new(shape: &PaneShape) -> Result<Self, EngineError> {
-        Self::with_lifetime(shape, Lifetime::new(None))
+        let unlimited = StateBudget { bytes_max: usize::MAX, ..StateBudget::default() };
+        Self::with(shape, Lifetime::new(None), unlimited)
     }
 
     /// The same, but a key is forgotten once no row of it has come for `ttl`.
     pub(crate) fn forgetting(self, shape: &PaneShape, ttl: Option<Duration>) -> Result<Self, EngineError> {
         debug_assert_eq!(self.groups(), 0, "it has no rows yet");
-        Self::with_lifetime(shape, Lifetime::new(ttl))
+        Self::with(shape, Lifetime::new(ttl), self.budget)
     }
 
-    fn with_lifetime(shape: &PaneShape, lifetime: Lifetime) -> Result<Self, EngineError> {
+    /// The same, but what has no room lies on disk.
+    pub(crate) fn within(self, budget: StateBudget) -> Self {
+        Self { budget, ..self }
+    }
+
+    fn with(shape: &PaneShape, lifetime: Lifetime, budget: StateBudget) -> Result<Self, EngineError> {
         let schema = lifetime.schema(&shape.partial_schema);
-        let rows = HeldTable::new(shape, &schema)?;
-        Ok(Self { schema, lifetime, turn: None, rows })
+        let rows = Box::new(HeldTable::new(shape, &schema)?);
+        Ok(Self { schema, lifetime, budget, place: Place::Held { rows, turn: None } })
     }
 
     /// Columns of a checkpoint's rows.
@@ -110,58 +173,84 @@ impl KeyedTable {
         self.lifetime.set_now(now_micros);
     }
 
-    /// Distinct keys, some of which may be forgotten by now.
+    /// Distinct keys, some of which may be forgotten by now; more than there are where a restored table has not been read since.
     pub(crate) fn groups(&self) -> usize {
-        self.rows.groups()
+        match &self.place {
+            Place::Held { rows, .. } => rows.groups(),
+            Place::Cut(buckets) => buckets.groups(),
+        }
     }
 
     /// Keys that have changed since the last checkpoint.
     pub(crate) fn changed(&self) -> usize {
-        self.rows.changed()
+        match &self.place {
+            Place::Held { rows, .. } => rows.changed(),
+            Place::Cut(buckets) => buckets.changed(),
+        }
     }
 
-    /// Bytes held. Not free: asks every chunk.
+    /// Bytes held in memory. Not free: asks every chunk.
     pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes()
+        match &self.place {
+            Place::Held { rows, .. } => rows.bytes(),
+            Place::Cut(buckets) => buckets.bytes(),
+        }
     }
 
     /// Folds partial rows, in order; `None` if nothing changed.
     ///
-    /// Cost: O(rows) and O(touched keys), amortised with the logarithm of the table.
+    /// Cost: O(rows) and O(touched keys), amortised with the logarithm of the table; once it is cut, also what the touched buckets have
+    /// on disk.
     pub(crate) fn apply(
         &mut self,
         shape: &PaneShape,
         partials: &[RecordBatch],
         wants_before: bool,
     ) -> Result<Option<Change>, EngineError> {
-        let turn = self.lifetime.turn(0, 1);
-        if turn != self.turn {
-            self.turn = turn;
-            self.rows.sweep(shape, self.lifetime)?;
-        }
-        self.rows.apply(shape, self.lifetime, partials, wants_before)
+        let change = match &mut self.place {
+            Place::Held { rows, turn } => {
+                let now = self.lifetime.turn(0, 1);
+                if now != std::mem::replace(turn, now) {
+                    rows.sweep(shape, self.lifetime)?;
+                }
+                rows.apply(shape, self.lifetime, partials, wants_before)?
+            }
+            Place::Cut(buckets) => buckets.apply(shape, self.lifetime, partials, wants_before)?,
+        };
+        self.cut_if_large(shape)?;
+        Ok(change)
     }
 
     /// Puts rows of a checkpoint in the place of earlier ones of their keys; no key twice.
     pub(crate) fn restore(&mut self, shape: &PaneShape, rows: &RecordBatch) -> Result<(), EngineError> {
-        self.rows.restore(shape, rows, Written::BeforeCheckpoint)
+        match &mut self.place {
+            Place::Held { rows: held, .. } => held.restore(shape, rows, Written::BeforeCheckpoint)?,
+            Place::Cut(buckets) => buckets.restore(shape, self.lifetime, rows)?,
+        }
+        self.cut_if_large(shape)
     }
 
     /// The next rows of a checkpoint; `None` after the last.
     pub(crate) fn store_next(&mut self, shape: &PaneShape, pass: &mut TablePass) -> Result<Option<RecordBatch>, EngineError> {
-        let slots = match pass.slots.take() {
-            Some(slots) => slots,
-            None => self.rows.slots_by_key_group(shape, self.lifetime, pass.extent)?,
-        };
-        let part = &slots[pass.given..slots.len().min(pass.given + PASS_ROWS)];
-        if part.is_empty() {
-            self.rows.checkpointed();
-            pass.slots = Some(slots);
-            return Ok(None);
+        match &mut self.place {
+            Place::Held { rows, .. } => {
+                let given = rows.store_next(shape, self.lifetime, pass.extent, &mut pass.given)?;
+                if given.is_none() {
+                    rows.checkpointed();
+                }
+                Ok(given)
+            }
+            Place::Cut(buckets) => buckets.store_next(shape, self.lifetime, pass),
         }
-        let rows = self.rows.gather(part)?;
-        pass.given += part.len();
-        pass.slots = Some(slots);
-        Ok(Some(rows))
+    }
+
+    fn cut_if_large(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
+        if let Place::Held { rows, .. } = &mut self.place
+            && rows.bytes() > self.budget.bytes_max
+        {
+            let rows = std::mem::replace(rows, Box::new(HeldTable::new(shape, &self.schema)?));
+            self.place = Place::Cut(Buckets::of(shape, self.lifetime, &rows, &self.budget)?);
+        }
+        Ok(())
     }
 }

@@ -25,6 +25,7 @@ mod open_panes;
 mod sieve;
 mod sorted_rows;
 mod spill;
+mod spill_files;
 mod updating;
 mod window;
 

@@ -51,10 +51,10 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
     pub async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget).await? {
+        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget.clone()).await? {
             return Ok(Some(Self(Kind::Window(Box::new(window)))));
         }
-        let updating = UpdatingOperator::new(pipeline, key_groups).await?;
+        let updating = UpdatingOperator::new(pipeline, key_groups, budget).await?;
         Ok(updating.map(|updating| Self(Kind::Updating(Box::new(updating)))))
     }
 

@@ -27,6 +27,7 @@ use weir_plan::{Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees};
 use crate::EngineError;
 use crate::fragment::FragmentRunner;
 use crate::keyed_table::{Change, KeyedTable, TablePass};
+use crate::open_panes::StateBudget;
 use crate::pane_table::PaneShape;
 
 /// Runs a merge shard's batches and holds its keyed table.
@@ -44,7 +45,7 @@ pub(crate) struct UpdatingOperator {
 
 impl UpdatingOperator {
     /// Plans the merge stage of `pipeline`, without state. `None` if it has no updating aggregate.
-    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
+    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
         let Some(stage) = &pipeline.aggregate else { return Ok(None) };
         let Grouping::Updating { sees, ttl } = stage.grouping else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
@@ -52,7 +53,7 @@ impl UpdatingOperator {
         let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
         let changes = pipeline.sink.changes.clone();
         let output_schema = changelog_schema(output.output_schema(), &changes);
-        let table = KeyedTable::new(&shape)?.forgetting(&shape, ttl)?;
+        let table = KeyedTable::new(&shape)?.forgetting(&shape, ttl)?.within(budget);
         Ok(Some(Self { output, shape, sees, changes, output_schema, table, batch: Vec::new() }))
     }
 

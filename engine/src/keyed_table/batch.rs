@@ -114,6 +114,11 @@ impl Selection {
         Self { groups: order.into(), existing, is_all }
     }
 
+    /// All of them.
+    pub(super) fn all(existing: usize, rows: &RecordBatch, key_groups: u16) -> Self {
+        Self::new(&BooleanArray::from(vec![true; rows.num_rows()]), existing, rows, key_groups)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.groups.len()
     }

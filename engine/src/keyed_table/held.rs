@@ -3,7 +3,7 @@
 //! Rows are given away in the order in which they were written last, and taken back in it: so a table that was cut, swept, spilled or
 //! restored gives the same bits as one that never was. What has changed since the last checkpoint was written after what has not.
 
-use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{SchemaRef, UInt16Type};
 use datafusion::arrow::error::ArrowError;
@@ -27,7 +27,15 @@ pub(super) struct HeldTable {
     chunks: Chunks,
     /// Since the last checkpoint.
     changed: Marks,
+    /// Not on disk.
+    unsaved: Marks,
     touched: SlotSet,
+}
+
+impl std::fmt::Debug for HeldTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldTable").field("slots", &self.slots).finish_non_exhaustive()
+    }
 }
 
 impl HeldTable {
@@ -35,8 +43,13 @@ impl HeldTable {
     pub(super) fn new(shape: &PaneShape, schema: &SchemaRef) -> Result<Self, EngineError> {
         let chunks = Chunks::new(SchemaRef::clone(schema));
         let schema = SchemaRef::clone(schema);
-        let (changed, touched) = (Marks::default(), SlotSet::default());
-        Ok(Self { keys: shape.new_keys()?, slots: 0, schema, chunks, changed, touched })
+        let keys = shape.new_keys()?;
+        let (changed, unsaved, touched) = (Marks::default(), Marks::default(), SlotSet::default());
+        Ok(Self { keys, slots: 0, schema, chunks, changed, unsaved, touched })
+    }
+
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
     }
 
     pub(super) fn groups(&self) -> usize {
@@ -47,9 +60,15 @@ impl HeldTable {
         self.changed.len()
     }
 
+    /// Keys written since [`Self::saved`].
+    pub(super) fn unsaved(&self) -> usize {
+        self.unsaved.len()
+    }
+
     /// Not free: asks every chunk.
     pub(super) fn bytes(&self) -> usize {
-        self.keys.as_ref().map_or(0, |keys| keys.size()) + self.chunks.bytes() + self.changed.bytes() + self.touched.bytes()
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
+        keys + self.chunks.bytes() + self.changed.bytes() + self.unsaved.bytes() + self.touched.bytes()
     }
 
     /// Folds partial rows, in order; `None` if nothing changed.
@@ -73,8 +92,7 @@ impl HeldTable {
         let columns = said.of(rows.columns())?;
         if lifetime.ends() {
             // Whatever was touched lives longer.
-            let all = BooleanArray::from(vec![true; rows.num_rows()]);
-            let all = Selection::new(&all, touched.existing, &rows, shape.key_group_count());
+            let all = Selection::all(touched.existing, &rows, shape.key_group_count());
             self.store(lifetime, shape, all.of(rows.columns())?, all.slots(&touched))?;
         } else {
             self.store(lifetime, shape, columns.clone(), said.slots(&touched))?;
@@ -82,10 +100,7 @@ impl HeldTable {
         if said.len() == 0 {
             return Ok(None);
         }
-        let before = match wants_before {
-            true => Some(results(shape, &said.of_existing(old)?, said.existing)?),
-            false => None,
-        };
+        let before = if wants_before { Some(results(shape, &said.of_existing(old)?, said.existing)?) } else { None };
         let after = results(shape, &columns[first_state..], said.len())?;
         Ok(Some(Change { keys: columns[1..first_state].to_vec(), after, existing: said.existing, before }))
     }
@@ -139,6 +154,7 @@ impl HeldTable {
     ) -> Result<(), EngineError> {
         let rows = RecordBatch::try_new(SchemaRef::clone(&shape.partial_schema), columns)?;
         self.changed.extend(&slots, self.slots);
+        self.unsaved.extend(&slots, self.slots);
         Ok(self.chunks.append(lifetime.stamped(rows, &self.schema)?, slots)?)
     }
 
@@ -147,17 +163,18 @@ impl HeldTable {
         let mut slots = Vec::new();
         self.intern(shape, rows, &mut slots)?;
         let slots: Vec<u32> = slots.into_iter().map(slot_number).collect();
+        self.unsaved.extend(&slots, self.slots);
         if written == Written::SinceCheckpoint {
             self.changed.extend(&slots, self.slots);
         }
         Ok(self.chunks.append(rows.clone(), slots)?)
     }
 
-    /// Drops what is forgotten, once it is half of the rows. Cost: O(rows).
-    pub(super) fn sweep(&mut self, shape: &PaneShape, lifetime: Lifetime) -> Result<(), EngineError> {
-        let (unchanged, changed) = self.living_slots(lifetime)?;
+    /// Drops what is forgotten, once it is half of the rows; returns whether it did. Cost: O(rows).
+    pub(super) fn sweep(&mut self, shape: &PaneShape, lifetime: Lifetime) -> Result<bool, EngineError> {
+        let (unchanged, changed) = self.living_slots(lifetime, Part::All)?;
         if 2 * (unchanged.len() + changed.len()) > self.slots {
-            return Ok(());
+            return Ok(false);
         }
         let mut swept = Self::new(shape, &self.schema)?;
         for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
@@ -166,13 +183,17 @@ impl HeldTable {
             }
         }
         *self = swept;
-        Ok(())
+        Ok(true)
     }
 
     /// Slots that are not forgotten, in the order in which their rows were written: those that have not changed since the last
     /// checkpoint, and those that have.
-    fn living_slots(&self, lifetime: Lifetime) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
-        let all = self.living(lifetime, self.chunks.slots())?;
+    pub(super) fn living_slots(&self, lifetime: Lifetime, part: Part) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
+        let slots = match part {
+            Part::All => self.chunks.slots(),
+            Part::Unsaved => self.chunks.in_order(self.unsaved.slots()),
+        };
+        let all = self.living(lifetime, slots)?;
         Ok(all.into_iter().partition(|slot| !self.changed.has(*slot)))
     }
 
@@ -192,24 +213,49 @@ impl HeldTable {
         Ok(slots)
     }
 
-    /// Slots of a checkpoint: by key group, and then as they were written last.
-    pub(super) fn slots_by_key_group(
+    /// The next rows of a checkpoint, by key group and then as they were written last; `None` after the last.
+    pub(super) fn store_next(
         &self,
         shape: &PaneShape,
         lifetime: Lifetime,
         extent: Extent,
-    ) -> Result<Vec<u32>, EngineError> {
-        let slots = match extent {
-            Extent::Whole => self.chunks.slots(),
-            Extent::Changed => self.chunks.in_order(self.changed.slots()),
-        };
-        let slots = self.living(lifetime, slots)?;
+        given: &mut Given,
+    ) -> Result<Option<RecordBatch>, EngineError> {
+        if given.slots.is_none() {
+            let slots = match extent {
+                Extent::Whole => self.chunks.slots(),
+                Extent::Changed => self.chunks.in_order(self.changed.slots()),
+            };
+            given.slots = Some(self.by_key_group(shape, &self.living(lifetime, slots)?)?);
+        }
+        let rest = given.slots.as_ref().map_or(&[][..], |slots| &slots[given.rows..]);
+        let part = &rest[..rest.len().min(PASS_ROWS)];
+        given.rows += part.len();
+        if part.is_empty() { Ok(None) } else { Ok(Some(self.gather(part)?)) }
+    }
+
+    /// Slots by key group, and then in their order.
+    pub(super) fn by_key_group(&self, shape: &PaneShape, slots: &[u32]) -> Result<Vec<u32>, ArrowError> {
+        let (order, _) = sort_by_key_group(&self.key_groups(slots)?, shape.key_group_count());
+        Ok(order.values().iter().map(|&at| slots[at as usize]).collect())
+    }
+
+    fn key_groups(&self, slots: &[u32]) -> Result<UInt16Array, ArrowError> {
         let mut key_groups: Vec<u16> = Vec::with_capacity(slots.len());
         for part in slots.chunks(PASS_ROWS) {
             key_groups.extend_from_slice(self.chunks.gather_column(part, 0)?.as_primitive::<UInt16Type>().values());
         }
-        let (order, _) = sort_by_key_group(&key_groups.into(), shape.key_group_count());
-        Ok(order.values().iter().map(|&at| slots[at as usize]).collect())
+        Ok(key_groups.into())
+    }
+
+    /// The least key group of the rows, and how many there are up to the greatest.
+    ///
+    /// - `slots`: by key group, each of them.
+    pub(super) fn range(&self, slots: [&[u32]; 2]) -> Result<(u16, u16), ArrowError> {
+        let ends: Vec<u32> = slots.iter().flat_map(|slots| slots.first().into_iter().chain(slots.last())).copied().collect();
+        let groups = self.key_groups(&ends)?;
+        let least = groups.values().iter().min().copied().unwrap_or(0);
+        Ok((least, groups.values().iter().max().map_or(1, |greatest| greatest - least + 1)))
     }
 
     pub(super) fn gather(&self, slots: &[u32]) -> Result<RecordBatch, ArrowError> {
@@ -219,6 +265,11 @@ impl HeldTable {
     /// A checkpoint has all of it.
     pub(super) fn checkpointed(&mut self) {
         self.changed.clear();
+    }
+
+    /// The disk has all of it.
+    pub(super) fn saved(&mut self) {
+        self.unsaved.clear();
     }
 
     fn intern(&mut self, shape: &PaneShape, rows: &RecordBatch, slots: &mut Vec<usize>) -> Result<(), EngineError> {
@@ -235,6 +286,23 @@ impl HeldTable {
         }
         Ok(())
     }
+}
+
+/// Which rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All of them.
+    All,
+    /// Those written since [`HeldTable::saved`].
+    Unsaved,
+}
+
+/// What a checkpoint has of a table so far.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    /// All slots, in the order of the checkpoint's rows; `None` before the first.
+    slots: Option<Vec<u32>>,
+    rows: usize,
 }
 
 /// When rows were written that are put back into a table.
