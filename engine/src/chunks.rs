@@ -7,9 +7,9 @@
 //! Why: a batch costs what it touches, not what the table holds. A row is copied O(log table) times in its life, and dead rows are
 //! never more than live ones in a chunk that is joined.
 
-use datafusion::arrow::array::{RecordBatch, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array, new_empty_array};
+use datafusion::arrow::compute::{concat_batches, interleave, interleave_record_batch, take_record_batch};
+use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 /// Where a slot's row lies: number of the chunk, number of the row.
@@ -55,11 +55,41 @@ impl Chunks {
             return Ok(RecordBatch::new_empty(SchemaRef::clone(&self.schema)));
         }
         let chunks: Vec<&RecordBatch> = self.chunks.iter().map(|chunk| &chunk.rows).collect();
-        let at = |slot: &u32| {
+        interleave_record_batch(&chunks, &self.places_of(slots))
+    }
+
+    /// As [`Self::gather`], one column.
+    pub(crate) fn gather_column(&self, slots: &[u32], column: usize) -> Result<ArrayRef, ArrowError> {
+        if slots.is_empty() {
+            return Ok(new_empty_array(self.schema.field(column).data_type()));
+        }
+        let chunks: Vec<&dyn Array> = self.chunks.iter().map(|chunk| chunk.rows.column(column).as_ref()).collect();
+        interleave(&chunks, &self.places_of(slots))
+    }
+
+    fn places_of(&self, slots: &[u32]) -> Vec<(usize, usize)> {
+        let place = |slot: &u32| {
             let (chunk, row) = self.places[*slot as usize];
             (chunk as usize, row as usize)
         };
-        interleave_record_batch(&chunks, &slots.iter().map(at).collect::<Vec<_>>())
+        slots.iter().map(place).collect()
+    }
+
+    /// All slots that have a row, in the order in which these were written.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        let mut slots = Vec::with_capacity(self.chunks.iter().map(|chunk| chunk.live).sum());
+        for (number, chunk) in (0u32..).zip(&self.chunks) {
+            let live = (0u32..).zip(&chunk.slots).filter(|(row, slot)| self.places[**slot as usize] == (number, *row));
+            slots.extend(live.map(|(_, slot)| *slot));
+        }
+        slots
+    }
+
+    /// `slots`, all of which have a row, in the order in which these were written.
+    pub(crate) fn in_order(&self, slots: &[u32]) -> Vec<u32> {
+        let mut slots = slots.to_vec();
+        slots.sort_unstable_by_key(|slot| self.places[*slot as usize]);
+        slots
     }
 
     /// Puts rows in the place of those that their slots had; no slot twice.
@@ -80,7 +110,7 @@ impl Chunks {
             }
             *place = (number, row);
         }
-        self.chunks.push(Chunk { bytes: rows.get_array_memory_size(), live: slots.len(), rows, slots });
+        self.chunks.push(Chunk { bytes: slice_bytes(&rows), live: slots.len(), rows, slots });
         self.settle()
     }
 
@@ -97,7 +127,7 @@ impl Chunks {
             for (row, slot) in (0u32..).zip(&slots) {
                 self.places[*slot as usize] = (number, row);
             }
-            self.chunks.push(Chunk { bytes: rows.get_array_memory_size(), live: slots.len(), rows, slots });
+            self.chunks.push(Chunk { bytes: slice_bytes(&rows), live: slots.len(), rows, slots });
         }
         Ok(())
     }
@@ -111,6 +141,15 @@ impl Chunks {
         let (rows, slots): (Vec<u32>, Vec<u32>) = (0u32..).zip(&chunk.slots).filter(lives).unzip();
         Ok((take_record_batch(&chunk.rows, &UInt32Array::from(rows))?, slots))
     }
+}
+
+/// Bytes of rows; of a buffer that several arrays share each counts its part, but of those of views all.
+pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
+    let bytes = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
+        _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
+    };
+    rows.columns().iter().map(bytes).sum()
 }
 
 fn chunk_number(count: usize) -> u32 {

@@ -26,6 +26,7 @@ mod open_panes;
 mod sieve;
 mod sorted_rows;
 mod spill;
+mod spill_files;
 mod updating;
 mod window;
 

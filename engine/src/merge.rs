@@ -64,10 +64,10 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
     pub async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget).await? {
+        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget.clone()).await? {
             return Ok(Some(Self(Kind::Window(Box::new(window)))));
         }
-        let updating = UpdatingOperator::new(pipeline, key_groups).await?;
+        let updating = UpdatingOperator::new(pipeline, key_groups, budget).await?;
         Ok(updating.map(|updating| Self(Kind::Updating(Box::new(updating)))))
     }
 
@@ -92,7 +92,7 @@ impl MergeOperator {
         }
     }
 
-    /// Columns of partial rows and of checkpoints.
+    /// Columns of partial rows.
     #[must_use]
     pub fn partial_schema(&self) -> &SchemaRef {
         match &self.0 {
@@ -107,6 +107,23 @@ impl MergeOperator {
         match &self.0 {
             Kind::Window(window) => window.shape().sets().row_key(),
             Kind::Updating(updating) => updating.shape().sets().row_key(),
+        }
+    }
+
+    /// Columns of checkpoints: those of partial rows, and the instant of the last touch where keys are forgotten.
+    #[must_use]
+    pub fn state_schema(&self) -> &SchemaRef {
+        match &self.0 {
+            Kind::Window(window) => window.partial_schema(),
+            Kind::Updating(updating) => updating.state_schema(),
+        }
+    }
+
+    /// Sets the instant of the batch that begins, from its recipe (R1); whatever is asked before the next is of this instant.
+    pub fn set_now(&mut self, now_micros: i64) {
+        match &mut self.0 {
+            Kind::Window(_) => {}
+            Kind::Updating(updating) => updating.set_now(now_micros),
         }
     }
 

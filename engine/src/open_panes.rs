@@ -10,12 +10,13 @@ use datafusion::arrow::array::RecordBatch;
 use crate::EngineError;
 use crate::pane_table::{Given, PaneShape, PaneTable};
 use crate::sorted_rows::SortedRows;
-use crate::spill::{Rows, SpillFiles, SpilledPane};
+use crate::spill::{Rows, SpilledPane};
+use crate::spill_files::SpillFiles;
 
 /// How much a merge shard may hold in memory, and where the rest goes.
 #[derive(Debug, Clone)]
 pub struct StateBudget {
-    /// Bytes of open panes in memory.
+    /// Bytes of open panes, or of a table by key, in memory.
     pub bytes_max: usize,
     /// Folder of spill files; they have no names and vanish with the process.
     pub folder: PathBuf,

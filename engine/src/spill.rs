@@ -5,26 +5,18 @@
 //! would have folded them.
 //!
 //! ```text
-//! table --into_partial_rows--> bucket by bucket --> chunks of the file         one bucket fits in memory when the pane does not
-//! rows  --gathered------> by bucket of key groups --> chunks of the file  --fold bucket by bucket, ascending--> table --> fired
+//! table --into_partial_rows--> bucket by bucket --> runs in a file             one bucket fits in memory when the pane does not
+//! rows  --gathered------> by bucket of key groups --> runs in a file  --fold bucket by bucket, ascending--> table --> fired
 //! ```
-//! The files have no names: whatever kills the process frees them.
-
-use std::fs::File;
-use std::io::Cursor;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::UInt16Type;
-use datafusion::arrow::ipc::reader::StreamReader;
-use datafusion::arrow::ipc::writer::StreamWriter;
 use weir_state::key_sort::{sort_by_key_group, sorted_by_key_group};
 
 use crate::EngineError;
 use crate::pane_table::{PaneShape, PaneTable};
+use crate::spill_files::{Run, SpillFiles};
 
 /// Parts of a pane that are folded one after the other.
 const BUCKETS: usize = 64;
@@ -40,54 +32,12 @@ pub(crate) enum Rows {
     Raw,
 }
 
-/// Bytes past which chunks go to another file; a file's space is free again when no pane has a chunk in it.
-const FILE_BYTES: u64 = 256 << 20;
-
-/// The files of one shard's spilled panes: many small panes share one.
-#[derive(Debug)]
-pub(crate) struct SpillFiles {
-    folder: PathBuf,
-    current: Option<(Arc<File>, u64)>,
-}
-
-impl SpillFiles {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, current: None }
-    }
-
-    fn append_rows(&mut self, rows: Rows, batch: &RecordBatch) -> Result<Chunk, EngineError> {
-        let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref())?;
-        writer.write(batch)?;
-        self.append(rows, &writer.into_inner()?)
-    }
-
-    fn append(&mut self, rows: Rows, bytes: &[u8]) -> Result<Chunk, EngineError> {
-        let failed = |source| EngineError::Spill { place: self.folder.display().to_string(), source };
-        let (file, offset) = match self.current.take().filter(|(_, end)| *end < FILE_BYTES) {
-            Some(current) => current,
-            None => (Arc::new(tempfile::tempfile_in(&self.folder).map_err(failed)?), 0),
-        };
-        file.write_all_at(bytes, offset).map_err(failed)?;
-        self.current = Some((Arc::clone(&file), offset + bytes.len() as u64));
-        Ok(Chunk { rows, file, offset, bytes: bytes.len() })
-    }
-}
-
-/// A run of rows in a file.
-#[derive(Debug)]
-struct Chunk {
-    rows: Rows,
-    file: Arc<File>,
-    offset: u64,
-    bytes: usize,
-}
-
 /// A pane whose groups lie on disk.
 #[derive(Debug)]
 pub(crate) struct SpilledPane {
     /// First key group and key groups of all buckets.
     range: (u16, u16),
-    buckets: Vec<Vec<Chunk>>,
+    buckets: Vec<Vec<(Rows, Run)>>,
     gathered: Vec<(Rows, RecordBatch)>,
     gathered_bytes: usize,
     /// Whether a group may not be what was given of it.
@@ -112,8 +62,8 @@ impl SpilledPane {
             let (from, upto) = (usize::from(bucket[0]), usize::from(bucket[0]) + bucket.len());
             let (start, end) = (rows.starts()[from], rows.starts()[upto]);
             if start < end {
-                let chunk = files.append_rows(Rows::Partial, &rows.slice(start, end - start)?)?;
-                spilled.buckets[bucket_of(range, bucket[0])].push(chunk);
+                let run = files.append(&rows.slice(start, end - start)?)?;
+                spilled.buckets[bucket_of(range, bucket[0])].push((Rows::Partial, run));
             }
         }
         Ok(spilled)
@@ -183,9 +133,9 @@ impl SpilledPane {
             return Ok(None);
         }
         let mut table = PaneTable::new(shape)?;
-        for chunk in &self.buckets[bucket] {
-            for batch in chunk.read()? {
-                match chunk.rows {
+        for (rows, run) in &self.buckets[bucket] {
+            for batch in run.read()? {
+                match rows {
                     Rows::Partial => table.merge(shape, &batch, scratch)?,
                     Rows::Raw => table.update(shape, &batch, scratch)?,
                 }
@@ -230,7 +180,7 @@ impl SpilledPane {
         while start < sorted.num_rows() {
             let bucket = bucket_of(self.range, groups.value(start));
             let length = groups.values()[start..].partition_point(|group| bucket_of(self.range, *group) <= bucket);
-            self.buckets[bucket].push(files.append_rows(rows, &sorted.slice(start, length))?);
+            self.buckets[bucket].push((rows, files.append(&sorted.slice(start, length))?));
             start += length;
         }
         Ok(())
@@ -241,13 +191,4 @@ impl SpilledPane {
 fn bucket_of((first, count): (u16, u16), group: u16) -> usize {
     let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
     place.min(BUCKETS - 1)
-}
-
-impl Chunk {
-    fn read(&self) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut bytes = vec![0; self.bytes];
-        let read = self.file.read_exact_at(&mut bytes, self.offset);
-        read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })?;
-        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
-    }
 }

@@ -13,7 +13,8 @@
 //! | `__op` | Int8 | [`Op`] |
 //! | the sink's columns | | |
 //!
-//! Rows of groups that had a result come first, each part in the order in which its groups were touched: that of the recipe (R2).
+//! Rows of groups that had a result come first, each part by key group and then in the order in which its groups were touched: that of
+//! the recipe (R2).
 //! Invariants: RP-1, EO-2 (see `model::invariants`).
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::distinct::{ElementPass, ElementTables};
 use crate::fragment::FragmentRunner;
 use crate::keyed_table::{Change, KeyedTable, TablePass};
 use crate::merge::Extent;
+use crate::open_panes::StateBudget;
 use crate::pane_table::PaneShape;
 
 /// Runs a merge shard's batches and holds its keyed table.
@@ -64,9 +66,9 @@ impl UpdatingPass {
 
 impl UpdatingOperator {
     /// Plans the merge stage of `pipeline`, without state. `None` if it has no updating aggregate.
-    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16) -> Result<Option<Self>, EngineError> {
+    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
         let Some(stage) = &pipeline.aggregate else { return Ok(None) };
-        let Grouping::Updating { sees } = stage.grouping else { return Ok(None) };
+        let Grouping::Updating { sees, ttl } = stage.grouping else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&stage.output).await?;
         let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
@@ -74,8 +76,10 @@ impl UpdatingOperator {
         let output_schema = changelog_schema(output.output_schema(), &changes);
         let without_sets = AggregateStage { sets: Vec::new(), ..stage.clone() };
         let groups = Arc::new(PaneShape::new(&without_sets, input.output_schema(), key_groups)?);
-        let elements = ElementTables::new(stage, shape.sets(), key_groups)?;
-        let table = KeyedTable::new(&groups)?;
+        // Groups and the elements of each set have as much room.
+        let budget = StateBudget { bytes_max: budget.bytes_max / (1 + stage.sets.len()), ..budget };
+        let elements = ElementTables::new(stage, shape.sets(), key_groups, &budget)?;
+        let table = KeyedTable::new(&groups)?.forgetting(&groups, ttl)?.within(budget);
         Ok(Some(Self { output, shape, groups, sees, changes, output_schema, table, elements, batch: Vec::new() }))
     }
 
@@ -91,6 +95,15 @@ impl UpdatingOperator {
 
     pub(crate) fn partial_schema(&self) -> &SchemaRef {
         &self.shape.partial_schema
+    }
+
+    /// Columns of checkpoints. Where there are sets no key is forgotten.
+    pub(crate) fn state_schema(&self) -> &SchemaRef {
+        if self.shape.sets().is_empty() { self.table.schema() } else { &self.shape.partial_schema }
+    }
+
+    pub(crate) fn set_now(&mut self, now_micros: i64) {
+        self.table.set_now(now_micros);
     }
 
     pub(crate) fn output_schema(&self) -> &SchemaRef {
@@ -113,13 +126,13 @@ impl UpdatingOperator {
 
     /// Takes partial rows of the batch.
     pub(crate) fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
-        self.check(partials)?;
+        check(&self.shape.partial_schema, partials)?;
         self.batch.push(partials.clone());
         Ok(())
     }
 
     pub(crate) fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
-        self.check(rows)?;
+        check(self.state_schema(), rows)?;
         let rows = self.elements.restore(self.shape.sets(), rows)?;
         self.table.restore(&self.groups, &rows)
     }
@@ -148,8 +161,9 @@ impl UpdatingOperator {
     pub(crate) async fn into_present(mut self) -> Result<Vec<RecordBatch>, EngineError> {
         let mut rows = Vec::new();
         let mut pass = TablePass::new(Extent::Whole);
+        let partial: Vec<usize> = (0..self.groups.partial_schema.fields().len()).collect();
         while let Some(part) = self.table.store_next(&self.groups, &mut pass)? {
-            rows.push(part);
+            rows.push(part.project(&partial)?);
         }
         let change = KeyedTable::new(&self.groups)?.apply(&self.groups, &rows, false)?;
         self.said(change).await
@@ -160,13 +174,6 @@ impl UpdatingOperator {
         let given = results(self.output.input_schema(), &change)?;
         let left = self.output.run(given).await?;
         self.changelog(&left, &change)
-    }
-
-    fn check(&self, rows: &RecordBatch) -> Result<(), EngineError> {
-        if rows.num_columns() == self.shape.partial_schema.fields().len() {
-            return Ok(());
-        }
-        Err(EngineError::schema("partial rows", &self.shape.partial_schema, &rows.schema()))
     }
 
     /// What happened to each group, by what the fragment left of its results.
@@ -189,6 +196,13 @@ impl UpdatingOperator {
         }
         Ok(vec![RecordBatch::try_new(Arc::clone(&self.output_schema), columns)?])
     }
+}
+
+fn check(expected: &SchemaRef, rows: &RecordBatch) -> Result<(), EngineError> {
+    if rows.num_columns() == expected.fields().len() {
+        return Ok(());
+    }
+    Err(EngineError::schema("partial rows", expected, &rows.schema()))
 }
 
 /// Rows of a changelog: which row of the fragment's output, and what happened to it.

@@ -38,6 +38,10 @@ const OBJECT_BYTES: usize = 64 << 10;
 const ROW_BYTES: usize = 4 << 10;
 /// Keys of one merge.
 const UPDATES: usize = 100_000;
+/// Batches that are measured.
+const RUNS: usize = 20;
+/// Has no divisor in common with the numbers of keys, so that consecutive draws are distinct keys.
+const STRIDE: usize = 7_368_787;
 /// Event time of every row, milliseconds: all lie in one window.
 const TIME_MILLIS: i64 = 1_767_225_600_000;
 
@@ -48,8 +52,11 @@ fn main() -> anyhow::Result<()> {
         planning().await?;
         commits().await?;
         merging(1_000_000).await?;
+        updating(1_000_000, usize::MAX).await?;
+        updating(1_000_000, 16 << 20).await?;
         if large {
             merging(20_000_000).await?;
+            updating(10_000_000, usize::MAX).await?;
         }
         process().await
     })
@@ -86,7 +93,7 @@ async fn planning() -> anyhow::Result<()> {
     row("compile hot_songs, first in the process", millis(began.elapsed()), "ms")?;
     let pipeline = &plan.pipelines[0];
     let began = Instant::now();
-    black_box(operators(pipeline).await?);
+    black_box(operators(pipeline, usize::MAX).await?);
     row("its lane and merge operators, first in the process", millis(began.elapsed()), "ms")?;
 
     let compiled = median(50, async |_: usize| {
@@ -95,7 +102,7 @@ async fn planning() -> anyhow::Result<()> {
     });
     row("compile hot_songs again", millis(compiled.await?), "ms")?;
     let built = median(50, async |_: usize| {
-        black_box(operators(pipeline).await?);
+        black_box(operators(pipeline, usize::MAX).await?);
         anyhow::Ok(())
     });
     row("its lane and merge operators again", millis(built.await?), "ms")?;
@@ -109,11 +116,12 @@ async fn planning() -> anyhow::Result<()> {
     row("empty batch through a reused fragment", millis(ran.await?) * 1e3, "us")
 }
 
-async fn operators(pipeline: &Pipeline) -> anyhow::Result<(LaneOperator, MergeOperator)> {
+/// - `bytes_max`: memory for the state.
+async fn operators(pipeline: &Pipeline, bytes_max: usize) -> anyhow::Result<(LaneOperator, MergeOperator)> {
     let lane = LaneOperator::new(pipeline, KEY_GROUPS_DEFAULT, Watermark::NONE).await?;
-    let memory = StateBudget { bytes_max: usize::MAX, ..StateBudget::default() };
+    let memory = StateBudget { bytes_max, folder: SCRATCH.into() };
     let merge = MergeOperator::new(pipeline, KEY_GROUPS_DEFAULT, memory).await?;
-    Ok((lane, merge.context("hot_songs has a window")?))
+    Ok((lane, merge.context("the query has an aggregate")?))
 }
 
 /// What a commit consists of.
@@ -196,11 +204,8 @@ async fn commits() -> anyhow::Result<()> {
 
 /// Merging partials of distinct keys into a pane that has `keys` keys.
 async fn merging(keys: usize) -> anyhow::Result<()> {
-    const RUNS: usize = 20;
-    /// Has no divisor in common with the numbers of keys, so that consecutive draws are distinct keys.
-    const STRIDE: usize = 7_368_787;
     let plan = weir_plan::compile(HOT_SONGS).await?;
-    let (mut lane, mut merge) = operators(&plan.pipelines[0]).await?;
+    let (mut lane, mut merge) = operators(&plan.pipelines[0], usize::MAX).await?;
     let began = Instant::now();
     for from in (0..keys).step_by(UPDATES) {
         for rows in partials(&mut lane, from..keys.min(from + UPDATES)).await? {
@@ -222,6 +227,38 @@ async fn merging(keys: usize) -> anyhow::Result<()> {
     row(&format!("merge {UPDATES} updates into {keys} keys"), millis(middle(taken)), "ms")?;
     row(&format!("state of {keys} keys"), merge.bytes() as f64 / keys as f64, "bytes/key")
 }
+
+/// Changing the results of distinct keys of a table that has `keys` keys, in commits of [`UPDATES`].
+///
+/// - `bytes_max`: memory for the table; the rest of it lies on disk.
+async fn updating(keys: usize, bytes_max: usize) -> anyhow::Result<()> {
+    let plan = weir_plan::compile(TOTALS).await?;
+    let (mut lane, mut merge) = operators(&plan.pipelines[0], bytes_max).await?;
+    let mut taken = Vec::with_capacity(RUNS);
+    let fills = keys.div_ceil(UPDATES);
+    for run in 0..fills + RUNS {
+        let drawn = (run * UPDATES..(run + 1) * UPDATES).map(|number| number * STRIDE % keys);
+        let rows = partials(&mut lane, drawn).await?;
+        let began = Instant::now();
+        for rows in &rows {
+            merge.merge(rows)?;
+        }
+        black_box(merge.fire(Watermark::NONE).await?);
+        if run >= fills {
+            taken.push(began.elapsed());
+        }
+    }
+    anyhow::ensure!(merge.groups() == keys, "{} groups of {keys} keys", merge.groups());
+    let rate = UPDATES as f64 / middle(taken).as_secs_f64() / 1e6;
+    let place = if bytes_max == usize::MAX { "in memory".to_owned() } else { format!("in {} MiB", bytes_max >> 20) };
+    row(&format!("update {keys} keys of a table {place}"), rate, "M updates/s")?;
+    row(&format!("table of {keys} keys {place}"), merge.bytes() as f64 / keys as f64, "bytes/key held")
+}
+
+const TOTALS: &str = "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)) WITH ('connector' = 'plays');
+CREATE TABLE totals (song_id BIGINT, plays BIGINT, score DOUBLE, PRIMARY KEY (song_id) NOT ENFORCED)
+  WITH ('connector' = 'filesystem', 'path' = 'totals', 'format' = 'parquet');
+INSERT INTO totals SELECT song_id, count(*), sum(play_score) FROM plays GROUP BY song_id;";
 
 /// Partial rows of one play of each song.
 async fn partials(lane: &mut LaneOperator, songs: impl Iterator<Item = usize>) -> anyhow::Result<Vec<RecordBatch>> {

@@ -53,7 +53,7 @@ pub struct Tuning {
     pub checkpoints: CheckpointLimits,
     /// Results of a merge shard's batch; what is due beyond them waits for the next. The same in every process of a job (R1).
     pub fired_rows_max: usize,
-    /// Memory for the open windows of each merge shard, and where the rest goes.
+    /// Memory for the state of each merge shard, and where the rest goes.
     pub state: StateBudget,
     /// Bytes of exchange segments that a merge shard's batch takes.
     pub merge_bytes_max: u64,

@@ -28,7 +28,8 @@ pub const FIRST_PLAN: u32 = 1;
 pub(crate) const SKEW_MAX_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// `SET` keys a script may use.
-const SET_KEYS: [&str; 4] = ["pipeline.name", "parallelism.default", "execution.checkpointing.interval", "event-time.skew-max"];
+const SET_KEYS: [&str; 5] =
+    ["pipeline.name", "parallelism.default", "execution.checkpointing.interval", "event-time.skew-max", "table.exec.state.ttl"];
 
 /// What is stored of a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +135,8 @@ impl ScriptSettings {
                 }
                 "execution.checkpointing.interval" => settings.commit_interval = Some(duration()?),
                 "event-time.skew-max" => settings.skew_max = Some(duration()?),
+                // Part of the plan.
+                "table.exec.state.ttl" => {}
                 unknown => {
                     let near = weir_plan::nearest(unknown, SET_KEYS);
                     let hint =
@@ -344,7 +347,10 @@ fn fingerprint(pipeline: &Pipeline) -> u64 {
                 format!("{size_micros} {offset_micros} {every_micros:?} {lateness_micros} {:?}", pipeline.sink.changes)
             }
             Grouping::Tumble { size_micros, offset_micros, .. } => format!("{size_micros} {offset_micros}"),
-            Grouping::Updating { sees } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
+            Grouping::Updating { sees, ttl: None } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
+            Grouping::Updating { sees, ttl: Some(ttl) } => {
+                format!("updating {sees:?} {:?} for {} us", pipeline.sink.changes, ttl.as_micros())
+            }
         };
         text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
         if !stage.sets.is_empty() {

@@ -17,6 +17,8 @@ use crate::progress::{Counted, Progress};
 
 /// What an epoch or a step may take, however little memory there is: smaller commits would cost more than they save.
 const EPOCH_BYTES_MIN: usize = 4 << 20;
+/// What a merge shard's batch may read, however little memory there is. Decoded, folded and encoded again it is some ten times as much.
+const MERGE_BYTES_MIN: u64 = 1 << 20;
 
 /// A context with its request counters.
 #[derive(Debug, Clone)]
@@ -131,6 +133,7 @@ fn assemble(
             state: state_budget(config),
             gathered_bytes_max: epoch_budget(config),
             publish_bytes_max: usize::try_from(config.memory / 16).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN),
+            merge_bytes_max: (config.memory / 16).max(MERGE_BYTES_MIN),
             ..Tuning::default()
         },
         stop: Stop::default(),
@@ -138,7 +141,7 @@ fn assemble(
     Opened { ctx, objects, table }
 }
 
-/// Half of the memory for open windows, shared by the shards that this process may hold.
+/// Half of the memory for state, shared by the shards that this process may hold.
 fn state_budget(config: &Config) -> StateBudget {
     let shards = u64::from(config.parallelism());
     let bytes_max = usize::try_from(config.memory / 2 / shards).unwrap_or(usize::MAX);

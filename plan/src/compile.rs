@@ -26,7 +26,7 @@ use crate::functions::{clock_functions, firing};
 use crate::parse::{self, ColumnKind, CreateTable, EmitEvery, Insert, Statement};
 use crate::relations::{Relations, interval_micros};
 use crate::rules::optimizer;
-use crate::{JobPlan, PlanError, cut, meaning};
+use crate::{JobPlan, PlanError, cut, meaning, ttl};
 
 /// Compiles a script.
 ///
@@ -56,11 +56,16 @@ async fn compile_script(sql: &str, blackholes: Blackholes) -> Result<JobPlan, Pl
     let catalog = Arc::new(RwLock::new(Catalog::default()));
     let planner = Planner { state: session(&clock, &catalog)?, catalog, blackholes };
     let mut job = JobPlan { options: BTreeMap::new(), pipelines: Vec::new(), clock };
+    let mut state_ttl = None;
     for statement in parse::script(sql)? {
         match statement {
             Statement::CreateTable(table) => planner.create_table(&table)?,
             Statement::CreateView { name, columns, query } => planner.create_view(&name, &columns, query).await?,
             Statement::Set { key, value, at } => {
+                if key == ttl::KEY {
+                    let ttl = ttl::parse(&value).map_err(|why| PlanError::new(why).at(at.line, at.column))?;
+                    state_ttl = ttl.map(|ttl| (ttl, at));
+                }
                 if job.options.insert(key.clone(), value).is_some() {
                     let error = PlanError::new(format!("'{key}' is set twice")).at(at.line, at.column);
                     return Err(error.hint("keep one of them"));
@@ -73,6 +78,9 @@ async fn compile_script(sql: &str, blackholes: Blackholes) -> Result<JobPlan, Pl
         return Err(
             PlanError::new("the script has no INSERT INTO").hint("a job is at least one INSERT INTO sink SELECT .. FROM source")
         );
+    }
+    if let Some((state_ttl, at)) = state_ttl {
+        ttl::set(&mut job.pipelines, state_ttl).map_err(|error| error.at(at.line, at.column))?;
     }
     Ok(job)
 }

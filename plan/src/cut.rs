@@ -352,7 +352,8 @@ fn allowed_lateness(table: &Table, written: Option<&str>) -> Result<i64, PlanErr
         let hint = "declare WATERMARK FOR time AS time - INTERVAL '5' SECOND, or leave the option out";
         return Err(wrong("needs a watermark").hint(hint));
     }
-    duration::micros(written).ok_or_else(|| wrong("is not a duration").hint("write it as 500 ms, 30 s, 5 min or 1 h"))
+    let micros = duration::parse(written).and_then(|lateness| i64::try_from(lateness.as_micros()).ok());
+    micros.ok_or_else(|| wrong("is not a duration").hint("write it as 500 ms, 30 s, 5 min or 1 h"))
 }
 
 fn on_error(table: &Table, written: Option<&str>) -> Result<OnError, PlanError> {

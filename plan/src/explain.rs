@@ -1,6 +1,7 @@
 //! The plan in words: stages, operators, exchange keys, state, watermark and guarantee.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::changes::Changes;
 use crate::job::{AggregateStage, Grouping, JobPlan, OnError, Pipeline, Sees, SinkTable};
@@ -80,8 +81,12 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usi
     let keys: Vec<&str> = aggregate.keys.iter().map(|key| key.name().as_str()).collect();
     let named = if keys.is_empty() { "no key".to_owned() } else { list(&keys) };
     let (partial, state) = match aggregate.grouping {
-        Grouping::Tumble { .. } => (format!("(pane, {named})"), "panes: one partial per (pane, key), constant size each"),
-        Grouping::Updating { .. } => (format!("({named})"), "keyed table: one partial per key, constant size each, for ever"),
+        Grouping::Tumble { .. } => {
+            (format!("(pane, {named})"), "panes: one partial per (pane, key), constant size each".to_owned())
+        }
+        Grouping::Updating { ttl, .. } => {
+            (format!("({named})"), format!("keyed table: one partial per key, constant size each, {}", kept(ttl)))
+        }
     };
     let values = if aggregate.sets.is_empty() { "" } else { "; beside it a row per distinct value" };
     writeln!(text, "    aggregate   partial per {partial}")?;
@@ -125,13 +130,19 @@ fn grouping_text(text: &mut String, grouping: Grouping) -> std::fmt::Result {
             }
             Ok(())
         }
-        Grouping::Updating { sees: Sees::After } => {
+        Grouping::Updating { sees: Sees::After, .. } => {
             writeln!(text, "    updates     a key's new result whenever its lanes commit")
         }
-        Grouping::Updating { sees: Sees::BeforeAndAfter } => {
+        Grouping::Updating { sees: Sees::BeforeAndAfter, .. } => {
             writeln!(text, "    updates     a key's old and new result whenever its lanes commit")
         }
     }
+}
+
+/// How long a key is kept.
+fn kept(ttl: Option<Duration>) -> String {
+    let micros = |ttl: Duration| i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX);
+    ttl.map_or_else(|| "for ever".to_owned(), |ttl| format!("until no row of it has come for {}", duration(micros(ttl))))
 }
 
 fn list<T: AsRef<str>>(names: &[T]) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan};
@@ -116,6 +117,8 @@ pub enum Grouping {
     Updating {
         /// What the output fragment sees of a change.
         sees: Sees,
+        /// A key of which no row has come for so long is forgotten; `None`: never.
+        ttl: Option<Duration>,
     },
 }
 

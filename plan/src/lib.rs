@@ -26,6 +26,7 @@ mod parse;
 mod relations;
 mod rules;
 mod suggest;
+mod ttl;
 mod types;
 mod window_assign;
 
@@ -37,7 +38,6 @@ pub use explain::explain;
 pub use fragment::FragmentInput;
 pub use job::{
     AggregateSpec, AggregateStage, DistinctSet, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees,
-    SetBit, SinkTable,
-    SourceTable,
+    SetBit, SinkTable, SourceTable,
 };
 pub use suggest::nearest;

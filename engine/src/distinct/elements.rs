@@ -18,6 +18,7 @@ use super::{BITS_COLUMN, SetColumns, Sets};
 use crate::EngineError;
 use crate::keyed_table::{Change, KeyedTable, TablePass};
 use crate::merge::Extent;
+use crate::open_panes::StateBudget;
 use crate::pane_table::{PANE_COLUMN, PaneShape, PaneTable};
 
 /// The elements of each set, by group.
@@ -45,11 +46,11 @@ impl ElementPass {
 }
 
 impl ElementTables {
-    /// - `sets`: those of `stage`.
-    pub(crate) fn new(stage: &AggregateStage, sets: &Sets, key_groups: u16) -> Result<Self, EngineError> {
+    /// - `sets`: those of `stage`. - `budget`: of each.
+    pub(crate) fn new(stage: &AggregateStage, sets: &Sets, key_groups: u16, budget: &StateBudget) -> Result<Self, EngineError> {
         let table = |set: &SetColumns| {
             let shape = shape_of(stage, set, key_groups)?;
-            Ok(ElementTable { rows: KeyedTable::new(&shape)?, shape })
+            Ok(ElementTable { rows: KeyedTable::new(&shape)?.within(budget.clone()), shape })
         };
         Ok(Self(sets.iter().map(table).collect::<Result<_, EngineError>>()?))
     }

@@ -12,10 +12,18 @@ use crate::{CheckpointPass, Extent, LaneOperator, MergeOperator, Moment, StateBu
 
 const KEY_GROUPS: u16 = 720;
 
+mod forgetting;
+mod spilling;
+
 /// A job over `plays (song, score)` into `sink`.
 fn pipeline(sink: &str, query: &str) -> Pipeline {
+    scripted("", sink, query)
+}
+
+fn scripted(settings: &str, sink: &str, query: &str) -> Pipeline {
     let script = format!(
-        "CREATE TABLE plays (song BIGINT, score DOUBLE) WITH ('connector' = 'plays');
+        "{settings}
+         CREATE TABLE plays (song BIGINT, score DOUBLE) WITH ('connector' = 'plays');
          CREATE TABLE best ({sink};
          INSERT INTO best {query};"
     );
@@ -33,7 +41,13 @@ struct Shard {
 
 impl Shard {
     fn new(pipeline: &Pipeline) -> Self {
-        let merge = block_on(MergeOperator::new(pipeline, KEY_GROUPS, StateBudget::default())).expect("it plans");
+        Self::within(pipeline, usize::MAX)
+    }
+
+    /// A shard that may hold so many bytes.
+    fn within(pipeline: &Pipeline, bytes_max: usize) -> Self {
+        let budget = StateBudget { bytes_max, ..StateBudget::default() };
+        let merge = block_on(MergeOperator::new(pipeline, KEY_GROUPS, budget)).expect("it plans");
         let lane = block_on(LaneOperator::new(pipeline, KEY_GROUPS, Watermark::NONE)).expect("it plans");
         Self { lane, merge: merge.expect("it has an aggregate") }
     }

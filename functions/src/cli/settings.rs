@@ -52,10 +52,10 @@ pub(crate) struct Running {
     /// fsync: a commit survives a power cut; process: it survives the death of the process [default: fsync]
     #[arg(long, env = "WEIR_DURABILITY", value_name = "HOW")]
     durability: Option<Durability>,
-    /// Memory for open windows (half), caches and read-ahead, as 512MiB; larger windows go to the spill folder [default: 1GiB]
+    /// Memory for state (half), caches and read-ahead, as 512MiB; what is larger goes to the spill folder [default: 1GiB]
     #[arg(long, env = "WEIR_MEMORY", value_name = "SIZE", value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// Folder for windows that are larger than the memory [default: the system's for temporary files]
+    /// Folder for state that is larger than the memory [default: the system's for temporary files]
     #[arg(long, env = "WEIR_SPILL_FOLDER", value_name = "DIR")]
     spill_folder: Option<PathBuf>,
     /// Where each invocation runs: in a thread with a warm cache, or in a fresh process [default: thread]

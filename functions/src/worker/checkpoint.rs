@@ -168,7 +168,7 @@ impl MergeShard {
         rows: &[RecordBatch],
     ) -> Result<Option<(SegmentRef, bytes::Bytes)>, WorkerError> {
         let shard = self.head.shard;
-        let Some(encoded) = checkpoint::encode(self.operator.partial_schema(), loaded.plan_version, shard.shard, rows)? else {
+        let Some(encoded) = checkpoint::encode(self.operator.state_schema(), loaded.plan_version, shard.shard, rows)? else {
             return Ok(None);
         };
         let name = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);

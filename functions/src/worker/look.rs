@@ -43,6 +43,8 @@ pub(crate) async fn unsaid(
     }
     let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
     rebuild(ctx, loaded, head, &mut operator).await?;
+    // What is forgotten by now is no present result.
+    operator.set_now(head.now_micros.max(ctx.clock.now_micros()));
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
     let results = if is_window(pipeline) {
         fire_all(&mut operator).await?

@@ -135,6 +135,7 @@ impl MergeShard {
     async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round, early: bool) -> Result<(), WorkerError> {
         let began = ctx.clock.monotonic_micros();
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
+        self.operator.set_now(now_micros);
         let (input, cuts, inputs, rows_in, bytes_in) = self.take_unread(ctx).await?;
         let states: Vec<InputState> = self.upstream.iter().map(|upstream| upstream.consumed).collect();
         let after = combined(self.head.watermark, states.iter().map(|state| (state.watermark, state.activity)));

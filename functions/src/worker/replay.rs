@@ -81,7 +81,7 @@ impl Replay<'_> {
     ) -> Result<Pending, WorkerError> {
         let clock = self.ctx.clock.as_ref();
         for state in &snapshot.objects {
-            for rows in weir_state::checkpoint::read(self.ctx.objects.as_ref(), state, operator.partial_schema()).await? {
+            for rows in weir_state::checkpoint::read(self.ctx.objects.as_ref(), state, operator.state_schema()).await? {
                 operator.restore(&rows)?;
             }
         }
@@ -125,6 +125,7 @@ impl Replay<'_> {
         operator: &mut MergeOperator,
     ) -> Result<Vec<RecordBatch>, WorkerError> {
         self.loaded.plan.clock.set(recipe.now_micros);
+        operator.set_now(recipe.now_micros);
         let mut late = Vec::new();
         for cut in input {
             late.extend(fold(operator, &cut.epochs, recipe.watermark_before).await?);

@@ -165,3 +165,23 @@ async fn a_long_chain_of_guards_stays_as_long_as_it_was_and_a_deep_one_is_refuse
     let refused = refusal(&format!("INSERT INTO flat SELECT song_id, play_score FROM plays WHERE {deep}")).await;
     assert!(refused.contains("nested too deeply"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_time_to_live_is_part_of_the_plan_of_what_is_updated() {
+    let sql = |value: &str| {
+        format!(
+            "CREATE TABLE plays (song_id BIGINT) WITH ('connector' = 'plays');
+             CREATE TABLE counts (song_id BIGINT, plays BIGINT) WITH ('connector' = 'print');
+             INSERT INTO counts SELECT song_id, COUNT(*) FROM plays GROUP BY song_id;
+             SET 'table.exec.state.ttl' = '{value}';"
+        )
+    };
+    let plan = compile(&sql("90 min")).await.expect("it compiles");
+    let grouping = plan.pipelines[0].aggregate.as_ref().expect("an aggregate").grouping;
+    assert!(matches!(grouping, crate::Grouping::Updating { ttl: Some(ttl), .. } if ttl.as_secs() == 5_400), "{grouping:?}");
+    assert!(crate::explain(&plan).contains("until no row of it has come for 90 min"), "{}", crate::explain(&plan));
+    let forever = compile(&sql("0")).await.expect("it compiles");
+    assert!(crate::explain(&forever).contains("for ever"), "{}", crate::explain(&forever));
+    let refused = compile(&sql("soon")).await.expect_err("no duration").to_string();
+    assert!(refused.contains("'soon' is not a duration"), "{refused}");
+}

@@ -33,7 +33,7 @@ pub(super) fn updating(
     let inner = replace_leaf(&aggregate.input, scan, None, false)?;
     let input = LogicalPlanBuilder::from(inner).project(shape.input_columns.clone())?.build()?;
     let output = shape.output_of_changes(plan, aggregate)?;
-    let grouping = Grouping::Updating { sees: sees(plan, &changes) };
+    let grouping = Grouping::Updating { sees: sees(plan, &changes), ttl: None };
     Ok(Pipeline {
         // Nothing waits for a watermark.
         source: SourceTable { rowtime: None, ..source },

@@ -11,6 +11,7 @@ mod reader;
 
 mod clocks;
 mod crashes;
+mod forgetting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

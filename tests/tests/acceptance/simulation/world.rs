@@ -138,6 +138,8 @@ pub(super) enum Clocks {
 pub(super) struct World {
     pub(super) shape: Shape,
     clocks: Clocks,
+    /// After which keys of an updating job are forgotten.
+    state_ttl: Option<&'static str>,
     pub(super) objects: Arc<InMemory>,
     pub(super) table: Arc<MemoryTable>,
     pub(super) sink: tempfile::TempDir,
@@ -151,6 +153,7 @@ impl World {
         Self {
             shape,
             clocks: Clocks::Unasked,
+            state_ttl: None,
             objects: Arc::new(InMemory::new()),
             table: Arc::new(MemoryTable::new()),
             clock: Arc::default(),
@@ -162,6 +165,10 @@ impl World {
 
     pub(super) fn asking_the_clock(self) -> Self {
         Self { clocks: Clocks::Asked, ..self }
+    }
+
+    pub(super) fn forgetting_after(self, state_ttl: &'static str) -> Self {
+        Self { state_ttl: Some(state_ttl), ..self }
     }
 
     pub(super) fn sql(&self) -> String {
@@ -193,8 +200,10 @@ impl World {
                 (", made TIMESTAMP(3), same INT", ", LOCALTIMESTAMP, CASE WHEN NOW() = CURRENT_TIMESTAMP THEN 1 ELSE 0 END")
             }
         };
+        let setting = self.state_ttl.map_or_else(String::new, |ttl| format!("SET 'table.exec.state.ttl' = '{ttl}';"));
         format!(
-            "CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
+            "{setting}
+             CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
                WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0'{lateness});
              CREATE TABLE hot ({columns}{more_columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
              INSERT INTO hot {select}{more} {from};",
@@ -254,9 +263,9 @@ impl World {
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
         let lines = lines(self.sink.path());
         let rows = match self.shape {
-            Shape::Updating => applied(&lines, 1),
+            Shape::Updating => applied(&lines, 1, self.state_ttl.is_some()),
             // Rows as those of windows that fire once.
-            Shape::Early => applied(&lines, 2).iter().map(|row| without_song(row)).collect(),
+            Shape::Early => applied(&lines, 2, false).iter().map(|row| without_song(row)).collect(),
             Shape::Windowed | Shape::Stateless => lines,
         };
         (rows.into_iter().fold(Bag::new(), counted), events, late)
@@ -297,7 +306,9 @@ fn without_song(row: &str) -> String {
 }
 
 /// What counts in the end of a changelog of rows, the first columns of which are their key, and `op,epoch`: rows without these.
-fn applied(lines: &[String], key_columns: usize) -> Vec<String> {
+///
+/// - `forgets`: whether a key may begin anew.
+fn applied(lines: &[String], key_columns: usize, forgets: bool) -> Vec<String> {
     let mut rows: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
     for line in lines {
         let (rest, epoch) = line.rsplit_once(',').expect("an epoch");
@@ -306,7 +317,8 @@ fn applied(lines: &[String], key_columns: usize) -> Vec<String> {
         let (key, epoch) = (&row[..end], epoch.parse().expect("a number"));
         let earlier = rows.get(key).map(|(epoch, _)| *epoch);
         assert!(earlier.is_none_or(|earlier| earlier < epoch), "{line}: older than what was said before");
-        assert_eq!(op != "+I", earlier.is_some(), "{line}: it was {earlier:?} before");
+        let begins_anew = forgets && op == "+I";
+        assert!(begins_anew || (op != "+I") == earlier.is_some(), "{line}: it was {earlier:?} before");
         if op == "-D" {
             rows.remove(key);
         } else {

@@ -1,0 +1,366 @@
+//! A keyed table that has no room in memory: cut by key group into buckets, of which some are held and the others lie on disk.
+//!
+//! ```text
+//! batch --by bucket--> bucket on disk --read, as it was written--> held: index and rows --apply--> changes, one bucket after the other
+//!                             ^                                         |
+//!                             `--- rows written since it was read ------'   all of them once the disk has twice as many as there are keys
+//! ```
+//! Each touched bucket is read once a batch, so large batches cost least: the longer a batch takes, the larger is the next. What a batch
+//! did last is spilled first: batches touch buckets in ascending order, so those that stay are there when the next one comes.
+//!
+//! A bucket comes back with its rows in the order in which they were written, and changes are told by key group: which buckets are held
+//! changes no bit of results or checkpoints (R1).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use datafusion::arrow::array::{AsArray, RecordBatch};
+use datafusion::arrow::datatypes::{SchemaRef, UInt16Type};
+use weir_state::key_sort::sorted_by_key_group;
+
+use super::held::{HeldTable, Part, Written};
+use super::lifetime::Lifetime;
+use super::{Change, PASS_ROWS, TablePass};
+use crate::EngineError;
+use crate::chunks::slice_bytes;
+use crate::merge::Extent;
+use crate::open_panes::StateBudget;
+use crate::pane_table::PaneShape;
+use crate::spill_files::{Run, SpillFiles};
+
+/// Parts of a table that are held one by one.
+const BUCKETS: usize = 256;
+/// Bytes of a file: buckets are written anew one by one.
+const FILE_BYTES: u64 = 64 << 20;
+/// About what the index takes of each key.
+const INDEX_BYTES: usize = 48;
+/// Times that a bucket's new rows are written behind its others; then it is written anew.
+const APPENDED_MAX: usize = 16;
+
+/// Buckets by number: ascending key groups.
+pub(super) struct Buckets {
+    schema: SchemaRef,
+    /// First key group and key groups of all buckets.
+    range: (u16, u16),
+    buckets: Vec<Bucket>,
+    files: SpillFiles,
+    bytes_max: usize,
+    /// Bytes of all buckets that are held.
+    held: usize,
+    /// Counts uses.
+    uses: u64,
+}
+
+/// One bucket: what is on disk, and all of it in memory, if it is held.
+#[derive(Default)]
+struct Bucket {
+    disk: Disk,
+    held: Option<Held>,
+    /// When it was last looked through for forgotten keys.
+    turn: Option<i64>,
+}
+
+struct Held {
+    rows: HeldTable,
+    bytes: usize,
+    used: u64,
+}
+
+/// Rows on disk, later ones in the place of earlier ones of their keys.
+#[derive(Default)]
+struct Disk {
+    runs: Vec<(Written, Run)>,
+    rows: usize,
+    /// Times that rows were appended.
+    appended: usize,
+    /// Keys; of a bucket that was restored without being read, at most so many.
+    groups: usize,
+    /// Keys changed since the last checkpoint.
+    changed: usize,
+    /// Bytes that it takes in memory, as far as is known.
+    bytes: usize,
+}
+
+impl Buckets {
+    /// Writes `table` to disk.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(super) fn of(
+        shape: &PaneShape,
+        lifetime: Lifetime,
+        table: &HeldTable,
+        budget: &StateBudget,
+    ) -> Result<Self, EngineError> {
+        let (unchanged, changed) = table.living_slots(lifetime, Part::All)?;
+        let unchanged = table.by_key_group(shape, &unchanged)?;
+        let changed = table.by_key_group(shape, &changed)?;
+        let mut buckets = Self::new(table.schema(), table.range([&unchanged, &changed])?, budget);
+        for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
+            for part in slots.chunks(PASS_ROWS) {
+                buckets.append(shape, &table.gather(part)?, written)?;
+            }
+        }
+        for (number, bucket) in buckets.buckets.iter_mut().enumerate() {
+            bucket.turn = lifetime.turn(number, BUCKETS);
+        }
+        Ok(buckets)
+    }
+
+    fn new(schema: &SchemaRef, range: (u16, u16), budget: &StateBudget) -> Self {
+        let files = SpillFiles::new(PathBuf::clone(&budget.folder)).with_file_bytes(FILE_BYTES);
+        let buckets = (0..BUCKETS).map(|_| Bucket::default()).collect();
+        Self { schema: SchemaRef::clone(schema), range, buckets, files, bytes_max: budget.bytes_max, held: 0, uses: 0 }
+    }
+
+    pub(super) fn groups(&self) -> usize {
+        self.buckets.iter().map(Bucket::groups).sum()
+    }
+
+    pub(super) fn changed(&self) -> usize {
+        self.buckets.iter().map(Bucket::changed).sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Folds partial rows, in order, bucket by bucket; `None` if nothing changed.
+    pub(super) fn apply(
+        &mut self,
+        shape: &PaneShape,
+        lifetime: Lifetime,
+        partials: &[RecordBatch],
+        wants_before: bool,
+    ) -> Result<Option<Change>, EngineError> {
+        self.sweep(shape, lifetime)?;
+        let mut under_way: usize = partials.iter().map(slice_bytes).sum();
+        let mut changes = Vec::new();
+        for (bucket, rows) in self.split(shape, partials)? {
+            self.hold(shape, lifetime, bucket, under_way)?;
+            let Some(held) = &mut self.buckets[bucket].held else { continue };
+            let change = held.rows.apply(shape, lifetime, &rows, wants_before)?;
+            under_way += change.as_ref().map_or(0, Change::bytes);
+            changes.extend(change);
+            self.measure(bucket);
+        }
+        self.make_room(lifetime, 0)?;
+        Change::joined(changes)
+    }
+
+    /// Puts rows of a checkpoint in the place of earlier ones of their keys, without reading these.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(super) fn restore(&mut self, shape: &PaneShape, lifetime: Lifetime, rows: &RecordBatch) -> Result<(), EngineError> {
+        self.make_room(lifetime, usize::MAX)?;
+        self.append(shape, rows, Written::BeforeCheckpoint)
+    }
+
+    /// The next rows of a checkpoint, bucket by bucket; `None` after the last.
+    pub(super) fn store_next(
+        &mut self,
+        shape: &PaneShape,
+        lifetime: Lifetime,
+        pass: &mut TablePass,
+    ) -> Result<Option<RecordBatch>, EngineError> {
+        while pass.bucket < BUCKETS {
+            if let Some(rows) = self.store_next_of(shape, lifetime, pass)? {
+                return Ok(Some(rows));
+            }
+            self.buckets[pass.bucket].checkpointed();
+            *pass = TablePass { bucket: pass.bucket + 1, ..TablePass::new(pass.extent) };
+        }
+        Ok(None)
+    }
+
+    fn store_next_of(
+        &mut self,
+        shape: &PaneShape,
+        lifetime: Lifetime,
+        pass: &mut TablePass,
+    ) -> Result<Option<RecordBatch>, EngineError> {
+        let bucket = &self.buckets[pass.bucket];
+        let is_empty = match pass.extent {
+            Extent::Whole => bucket.groups() == 0,
+            Extent::Changed => bucket.changed() == 0,
+        };
+        if is_empty {
+            return Ok(None);
+        }
+        if bucket.held.is_none() && pass.read.is_none() {
+            self.make_room(lifetime, self.buckets[pass.bucket].disk.bytes)?;
+            pass.read = Some(self.read(shape, &self.buckets[pass.bucket].disk, pass.extent)?);
+        }
+        let held = self.buckets[pass.bucket].held.as_ref().map(|held| &held.rows);
+        match held.or(pass.read.as_ref()) {
+            Some(rows) => rows.store_next(shape, lifetime, pass.extent, &mut pass.given),
+            None => Ok(None),
+        }
+    }
+
+    /// Looks through the buckets whose turn it is; those on disk are read for it.
+    fn sweep(&mut self, shape: &PaneShape, lifetime: Lifetime) -> Result<(), EngineError> {
+        for number in 0..BUCKETS {
+            let turn = lifetime.turn(number, BUCKETS);
+            if self.buckets[number].turn == turn {
+                continue;
+            }
+            self.buckets[number].turn = turn;
+            if self.buckets[number].groups() == 0 {
+                continue;
+            }
+            self.hold(shape, lifetime, number, 0)?;
+            let bucket = &mut self.buckets[number];
+            if let Some(held) = &mut bucket.held
+                && held.rows.sweep(shape, lifetime)?
+            {
+                bucket.disk = Disk::default();
+            }
+            self.measure(number);
+        }
+        Ok(())
+    }
+
+    /// Rows of each bucket that a batch touches, in order.
+    fn split(&self, shape: &PaneShape, partials: &[RecordBatch]) -> Result<BTreeMap<usize, Vec<RecordBatch>>, EngineError> {
+        let mut parts: BTreeMap<usize, Vec<RecordBatch>> = BTreeMap::new();
+        for rows in partials {
+            for (bucket, part) in self.parts(shape, rows)? {
+                parts.entry(bucket).or_default().push(part);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// Cuts rows by bucket, ascending.
+    fn parts(&self, shape: &PaneShape, rows: &RecordBatch) -> Result<Vec<(usize, RecordBatch)>, EngineError> {
+        let rows = sorted_by_key_group(rows, 0, shape.key_group_count())?;
+        let groups = rows.column(0).as_primitive::<UInt16Type>().values();
+        let (mut parts, mut start) = (Vec::new(), 0);
+        while start < rows.num_rows() {
+            let bucket = bucket_of(self.range, groups[start]);
+            let length = groups[start..].partition_point(|group| bucket_of(self.range, *group) <= bucket);
+            parts.push((bucket, rows.slice(start, length)));
+            start += length;
+        }
+        Ok(parts)
+    }
+
+    /// Writes rows behind those of their buckets, none of which is held.
+    fn append(&mut self, shape: &PaneShape, rows: &RecordBatch, written: Written) -> Result<(), EngineError> {
+        for (bucket, part) in self.parts(shape, rows)? {
+            let disk = &mut self.buckets[bucket].disk;
+            disk.runs.push((written, self.files.append(&part)?));
+            disk.rows += part.num_rows();
+            disk.groups += part.num_rows();
+            disk.changed += if written == Written::SinceCheckpoint { part.num_rows() } else { 0 };
+            disk.bytes += slice_bytes(&part) + part.num_rows() * INDEX_BYTES;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a bucket is held.
+    ///
+    /// - `under_way`: bytes that the batch takes beside it.
+    fn hold(&mut self, shape: &PaneShape, lifetime: Lifetime, number: usize, under_way: usize) -> Result<(), EngineError> {
+        self.uses += 1;
+        let used = self.uses;
+        if let Some(held) = &mut self.buckets[number].held {
+            held.used = used;
+            return Ok(());
+        }
+        let wanted = self.buckets[number].disk.bytes.saturating_add(under_way);
+        self.make_room(lifetime, wanted)?;
+        let rows = self.read(shape, &self.buckets[number].disk, Extent::Whole)?;
+        self.buckets[number].held = Some(Held { rows, bytes: 0, used });
+        self.measure(number);
+        Ok(())
+    }
+
+    /// Reads what is on disk; of what has changed only that.
+    fn read(&self, shape: &PaneShape, disk: &Disk, extent: Extent) -> Result<HeldTable, EngineError> {
+        let mut table = HeldTable::new(shape, &self.schema)?;
+        for (written, run) in &disk.runs {
+            if extent == Extent::Whole || *written == Written::SinceCheckpoint {
+                for rows in run.read()? {
+                    table.restore(shape, &rows, *written)?;
+                }
+            }
+        }
+        table.saved();
+        Ok(table)
+    }
+
+    fn measure(&mut self, number: usize) {
+        if let Some(held) = &mut self.buckets[number].held {
+            self.held -= held.bytes;
+            held.bytes = held.rows.bytes();
+            self.held += held.bytes;
+        }
+    }
+
+    /// Spills buckets, the last used first, until there is room for so many bytes more, or none is held.
+    fn make_room(&mut self, lifetime: Lifetime, wanted: usize) -> Result<(), EngineError> {
+        while self.held.saturating_add(wanted) > self.bytes_max {
+            let used = |bucket: &Bucket| bucket.held.as_ref().map(|held| held.used);
+            let last = self.buckets.iter().enumerate().filter_map(|(number, bucket)| Some((used(bucket)?, number))).max();
+            let Some((_, number)) = last else { break };
+            self.spill(lifetime, number)?;
+        }
+        Ok(())
+    }
+
+    fn spill(&mut self, lifetime: Lifetime, number: usize) -> Result<(), EngineError> {
+        let Bucket { disk, held, .. } = &mut self.buckets[number];
+        let Some(Held { rows, bytes, .. }) = held.take() else { return Ok(()) };
+        self.held -= bytes;
+        disk.take(&mut self.files, lifetime, &rows)
+    }
+}
+
+impl Bucket {
+    fn groups(&self) -> usize {
+        self.held.as_ref().map_or(self.disk.groups, |held| held.rows.groups())
+    }
+
+    fn changed(&self) -> usize {
+        self.held.as_ref().map_or(self.disk.changed, |held| held.rows.changed())
+    }
+
+    /// A checkpoint has all of it.
+    fn checkpointed(&mut self) {
+        self.disk.changed = 0;
+        self.disk.runs.iter_mut().for_each(|(written, _)| *written = Written::BeforeCheckpoint);
+        if let Some(held) = &mut self.held {
+            held.rows.checkpointed();
+        }
+    }
+}
+
+impl Disk {
+    /// Writes what a held bucket has and the disk has not, or all of it once that is shorter to read.
+    fn take(&mut self, files: &mut SpillFiles, lifetime: Lifetime, held: &HeldTable) -> Result<(), EngineError> {
+        let is_long = self.appended >= APPENDED_MAX || self.rows + held.unsaved() > 2 * held.groups();
+        let part = if self.runs.is_empty() || is_long { Part::All } else { Part::Unsaved };
+        match part {
+            Part::All => *self = Self::default(),
+            Part::Unsaved => self.appended += usize::from(held.unsaved() > 0),
+        }
+        let (unchanged, changed) = held.living_slots(lifetime, part)?;
+        for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
+            for part in slots.chunks(PASS_ROWS) {
+                self.runs.push((written, files.append(&held.gather(part)?)?));
+                self.rows += part.len();
+            }
+        }
+        (self.groups, self.changed, self.bytes) = (held.groups(), held.changed(), held.bytes());
+        Ok(())
+    }
+}
+
+/// Bucket of a key group. Those outside the range belong to the outermost buckets.
+fn bucket_of((first, count): (u16, u16), group: u16) -> usize {
+    let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count.max(1));
+    place.min(BUCKETS - 1)
+}

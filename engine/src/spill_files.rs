@@ -1,0 +1,74 @@
+//! Files of rows that have no room in memory. They have no names: whatever kills the process frees them.
+
+use std::fs::File;
+use std::io::Cursor;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::ipc::writer::StreamWriter;
+
+use crate::EngineError;
+
+/// Bytes past which runs go to another file; a file's space is free again when nobody has a run in it.
+const FILE_BYTES: u64 = 256 << 20;
+
+/// The files of one shard: many runs share one.
+#[derive(Debug)]
+pub(crate) struct SpillFiles {
+    folder: PathBuf,
+    file_bytes: u64,
+    current: Option<(Arc<File>, u64)>,
+}
+
+impl SpillFiles {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, file_bytes: FILE_BYTES, current: None }
+    }
+
+    /// The same with smaller files: where runs die at different times, more space is free again.
+    pub(crate) fn with_file_bytes(self, file_bytes: u64) -> Self {
+        Self { file_bytes, ..self }
+    }
+
+    /// Writes rows.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(crate) fn append(&mut self, rows: &RecordBatch) -> Result<Run, EngineError> {
+        let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
+        writer.write(rows)?;
+        let bytes = writer.into_inner()?;
+        let failed = |source| EngineError::Spill { place: self.folder.display().to_string(), source };
+        let (file, offset) = match self.current.take().filter(|(_, end)| *end < self.file_bytes) {
+            Some(current) => current,
+            None => (Arc::new(tempfile::tempfile_in(&self.folder).map_err(failed)?), 0),
+        };
+        file.write_all_at(&bytes, offset).map_err(failed)?;
+        self.current = Some((Arc::clone(&file), offset + bytes.len() as u64));
+        Ok(Run { file, offset, bytes: bytes.len() })
+    }
+}
+
+/// A run of rows in a file.
+#[derive(Debug)]
+pub(crate) struct Run {
+    file: Arc<File>,
+    offset: u64,
+    bytes: usize,
+}
+
+impl Run {
+    /// Reads the rows.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk does not give back what was written.
+    pub(crate) fn read(&self) -> Result<Vec<RecordBatch>, EngineError> {
+        let mut bytes = vec![0; self.bytes];
+        let read = self.file.read_exact_at(&mut bytes, self.offset);
+        read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })?;
+        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
+    }
+}

@@ -1,0 +1,53 @@
+//! How much of the table is in memory changes no bit of results, their order, or checkpoints.
+
+use super::forgetting::{AN_HOUR, batches, row_count, run};
+use super::*;
+
+#[test]
+fn a_table_that_spills_has_the_bits_of_one_that_does_not() {
+    for (seed, settings) in [(1, ""), (2, AN_HOUR), (3, ""), (4, AN_HOUR)] {
+        let job = scripted(settings, RETRACTIONS, TOTALS);
+        let batches = batches(seed, 50);
+        let expected = run(|| Shard::new(&job), &batches, |_| false);
+        for bytes_max in [1, 20_000] {
+            let found = run(|| Shard::within(&job, bytes_max), &batches, |_| false);
+            assert!(expected == found, "seed {seed}: other bits within {bytes_max} bytes");
+            let found = run(|| Shard::within(&job, bytes_max), &batches, |number| draw(seed ^ number as u64).is_multiple_of(6));
+            assert!(expected == found, "seed {seed}: other bits within {bytes_max} bytes and after restores");
+        }
+    }
+}
+
+#[test]
+fn a_table_may_be_many_times_larger_than_its_memory() {
+    const KEYS: u64 = 200_000;
+    const BYTES_MAX: usize = 1 << 20;
+    let job = pipeline(UPSERTS, TOTALS);
+    let (mut free, mut bounded) = (Shard::new(&job), Shard::within(&job, BYTES_MAX));
+    let commit = |shard: &mut Shard, number: u64| {
+        let drawn = (0..20_000).map(|row| draw((number << 32) | row));
+        let rows: Vec<_> = drawn.map(|drawn| (Some(i64::try_from(drawn % KEYS).expect("small")), drawn as f64 / 3e17)).collect();
+        shard.commit(&rows)
+    };
+    for number in 0..30 {
+        assert_eq!(commit(&mut free, number), commit(&mut bounded, number), "batch {number}");
+        assert!(bounded.merge.bytes() <= BYTES_MAX, "{} bytes are held", bounded.merge.bytes());
+        assert_eq!((free.merge.groups(), free.merge.changed()), (bounded.merge.groups(), bounded.merge.changed()));
+        if number % 10 == 4 {
+            let extent = if number == 4 { Extent::Whole } else { Extent::Changed };
+            assert_eq!(rows_of(&free.checkpoint(extent)), rows_of(&bounded.checkpoint(extent)), "checkpoint after {number}");
+        }
+    }
+    assert!(free.merge.bytes() > 5 * BYTES_MAX, "{} bytes would fit", free.merge.bytes());
+    let whole = free.checkpoint(Extent::Whole);
+    assert_eq!(rows_of(&whole), rows_of(&bounded.checkpoint(Extent::Whole)));
+    let mut restored = Shard::within(&job, BYTES_MAX);
+    restored.restore(&[whole]);
+    assert!(restored.merge.bytes() <= BYTES_MAX && row_count(&restored.checkpoint(Extent::Changed)) == 0);
+    assert_eq!(commit(&mut free, 100), commit(&mut restored, 100));
+}
+
+/// Rows of a checkpoint, however they are cut into batches.
+fn rows_of(batches: &[RecordBatch]) -> RecordBatch {
+    concat_batches(batches[0].schema_ref(), batches).expect("batches of one schema")
+}
