@@ -55,7 +55,7 @@ pub struct CheckpointPass(PassKind);
 #[derive(Debug)]
 enum PassKind {
     Panes(PanePass),
-    Table(UpdatingPass),
+    Table(Box<UpdatingPass>),
 }
 
 impl MergeOperator {
@@ -345,7 +345,7 @@ impl MergeOperator {
     pub fn begin_checkpoint(&self, extent: Extent) -> CheckpointPass {
         match &self.0 {
             Kind::Window(_) => CheckpointPass(PassKind::Panes(PanePass::default())),
-            Kind::Updating(_) => CheckpointPass(PassKind::Table(UpdatingPass::new(extent))),
+            Kind::Updating(_) => CheckpointPass(PassKind::Table(Box::new(UpdatingPass::new(extent)))),
         }
     }
 

@@ -20,7 +20,7 @@ use futures::future::try_join_all;
 use object_store::ObjectStore;
 use weir_coordinator::{Condition, CoordinationStore, ItemKey, SqliteTable, TransactOutcome, Write};
 use weir_engine::fragment::FragmentRunner;
-use weir_engine::{LaneOperator, MergeOperator, StateBudget};
+use weir_engine::{LaneOperator, MergeOperator, Moment, StateBudget};
 use weir_model::Watermark;
 use weir_model::key_group::KEY_GROUPS_DEFAULT;
 use weir_plan::Pipeline;
@@ -243,7 +243,7 @@ async fn updating(keys: usize, bytes_max: usize) -> anyhow::Result<()> {
         for rows in &rows {
             merge.merge(rows)?;
         }
-        black_box(merge.fire(Watermark::NONE).await?);
+        black_box(merge.fire(Moment { after: Watermark::NONE, early: false }).await?);
         if run >= fills {
             taken.push(began.elapsed());
         }

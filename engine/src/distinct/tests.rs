@@ -108,7 +108,7 @@ impl Shard {
     }
 
     fn fire(&mut self, after: Watermark) -> RecordBatch {
-        let given = block_on(self.merge.fire(after)).expect("results are given");
+        let given = block_on(self.merge.fire(crate::Moment { after, early: false })).expect("results are given");
         concat_batches(self.merge.output_schema(), &given).expect("batches of one schema")
     }
 
