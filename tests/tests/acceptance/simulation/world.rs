@@ -1,6 +1,6 @@
 //! One simulated world: clock, ids, objects, table, sink, and the fold of all input as its oracle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -173,14 +173,19 @@ impl World {
 
     pub(super) fn sql(&self) -> String {
         let (columns, select, from) = match self.shape {
-            Shape::Updating => (
+            Shape::Updating if self.state_ttl.is_some() => (
                 "song BIGINT, plays BIGINT, score DOUBLE, PRIMARY KEY (song) NOT ENFORCED",
                 "SELECT song_id % 40 AS song, count(*), sum(play_score)",
                 "FROM plays GROUP BY song_id % 40 HAVING count(*) % 3 <> 0",
             ),
+            Shape::Updating => (
+                "song BIGINT, plays BIGINT, score DOUBLE, songs BIGINT, PRIMARY KEY (song) NOT ENFORCED",
+                "SELECT song_id % 40 AS song, count(*), sum(play_score), count(DISTINCT song_id)",
+                "FROM plays GROUP BY song_id % 40 HAVING count(*) % 3 <> 0",
+            ),
             Shape::Windowed => (
-                "window_start TIMESTAMP(3), plays BIGINT, score DOUBLE",
-                "SELECT window_start, count(*), sum(play_score)",
+                "window_start TIMESTAMP(3), plays BIGINT, score DOUBLE, songs BIGINT",
+                "SELECT window_start, count(*), sum(play_score), count(DISTINCT song_id) FILTER (WHERE song_id % 3 = 0)",
                 "FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' SECOND)) GROUP BY window_start, window_end, song_id % 20",
             ),
             Shape::Early => (
@@ -278,8 +283,10 @@ impl World {
         let scores = rows.column(2).as_primitive::<Float64Type>().values();
         let times = rows.column(3).as_primitive::<TimestampMillisecondType>().values();
         match self.shape {
-            Shape::Windowed | Shape::Early => windows(songs, scores, times),
+            Shape::Windowed => windows(songs, scores, times),
+            Shape::Early => without_last_column(windows(songs, scores, times)),
             Shape::Stateless => doubled(songs, scores),
+            Shape::Updating if self.state_ttl.is_some() => without_last_column(totals(songs, scores)),
             Shape::Updating => totals(songs, scores),
         }
     }
@@ -288,6 +295,15 @@ impl World {
 fn counted(mut bag: Bag, row: String) -> Bag {
     *bag.entry(row).or_default() += 1;
     bag
+}
+
+/// Rows as of a job that counts nothing DISTINCT.
+fn without_last_column(bag: Bag) -> Bag {
+    let mut without = Bag::new();
+    for (row, count) in bag {
+        *without.entry(row.rsplit_once(',').expect("columns").0.to_owned()).or_default() += count;
+    }
+    without
 }
 
 /// Lines of the sink, in the order in which they were written.
@@ -328,15 +344,19 @@ fn applied(lines: &[String], key_columns: usize, forgets: bool) -> Vec<String> {
     rows.into_values().map(|(_, row)| row.to_owned()).collect()
 }
 
-/// Bag of `song,plays,score` of those songs whose number of plays is no multiple of three.
+/// What is counted of a group: plays, their scores, and its songs.
+type Total = (u64, f64, BTreeSet<i64>);
+
+/// Bag of `song,plays,score,songs` of those songs whose number of plays is no multiple of three.
 fn totals(songs: &[i64], scores: &[f64]) -> Bag {
-    let mut totals: BTreeMap<i64, (u64, f64)> = BTreeMap::new();
+    let mut totals: BTreeMap<i64, Total> = BTreeMap::new();
     for (song, score) in songs.iter().zip(scores) {
-        let total = totals.entry(song % 40).or_default();
-        *total = (total.0 + 1, total.1 + score);
+        let (plays, total, distinct) = totals.entry(song % 40).or_default();
+        (*plays, *total) = (*plays + 1, *total + score);
+        distinct.insert(*song);
     }
-    let rows = totals.into_iter().filter(|(_, (plays, _))| plays % 3 != 0);
-    rows.map(|(song, (plays, score))| format!("{song},{plays},{score:?}")).fold(Bag::new(), counted)
+    let rows = totals.into_iter().filter(|(_, (plays, ..))| plays % 3 != 0);
+    rows.map(|(song, (plays, score, songs))| format!("{song},{plays},{score:?},{}", songs.len())).fold(Bag::new(), counted)
 }
 
 /// Bag of `song_id,score`.
@@ -348,21 +368,22 @@ fn doubled(songs: &[i64], scores: &[f64]) -> Bag {
     bag
 }
 
-/// Bag of `window_start,plays,score`.
+/// Bag of `window_start,plays,score,songs`, songs whose number is a multiple of three.
 fn windows(songs: &[i64], scores: &[f64], times: &[i64]) -> Bag {
-    let mut windows: BTreeMap<(i64, i64), (u64, f64)> = BTreeMap::new();
+    let mut windows: BTreeMap<(i64, i64), Total> = BTreeMap::new();
     for ((song, score), time) in songs.iter().zip(scores).zip(times) {
         let window = windows.entry((time.div_euclid(1_000), song % 20)).or_default();
         window.0 += 1;
         window.1 += score;
+        window.2.extend((song % 3 == 0).then_some(*song));
     }
     let mut bag = Bag::new();
-    for ((second, _), (plays, score)) in windows {
+    for ((second, _), (plays, score, songs)) in windows {
         let seconds_of_day = second - 1_767_225_600;
         let (day, second) = (seconds_of_day.div_euclid(86_400), seconds_of_day.rem_euclid(86_400));
         let date = if day < 0 { "2025-12-31" } else { "2026-01-01" };
         let time = format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
-        *bag.entry(format!("{date}T{time},{plays},{score:?}")).or_default() += 1;
+        *bag.entry(format!("{date}T{time},{plays},{score:?},{}", songs.len())).or_default() += 1;
     }
     bag
 }

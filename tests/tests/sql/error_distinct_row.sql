@@ -1,0 +1,2 @@
+CREATE TABLE out (n BIGINT) WITH ('connector' = 'print');
+INSERT INTO out SELECT COUNT(DISTINCT home) FROM orders;
