@@ -37,7 +37,8 @@ pub(super) async fn sentences(ctx: &Ctx, loaded: &Loaded, heads: &[Head]) -> Vec
             read(ctx, head, &mut counted).await;
         }
         let sink = &pipeline.sink.name;
-        let sentence = |(key, percent): (String, u64)| format!("hot key of {sink}: {key} has {percent} % of the rows of the last commits");
+        let sentence =
+            |(key, percent): (String, u64)| format!("hot key of {sink}: {key} has {percent} % of the rows of the last commits");
         found.extend(counted.hot().into_iter().map(sentence));
     }
     found

@@ -31,7 +31,7 @@ pub(in super::super) struct Manifest {
     #[serde(flatten)]
     pub(in super::super) latest: Snapshot,
     changelog: String,
-    previous: Option<Snapshot>,
+    pub(super) previous: Option<Snapshot>,
 }
 
 /// A snapshot.

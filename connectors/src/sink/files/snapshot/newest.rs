@@ -59,7 +59,7 @@ pub(super) struct Newest {
     op: usize,
     epoch: usize,
     places: HashMap<Box<[u8]>, Place>,
-    batches: Vec<RecordBatch>,
+    pub(super) batches: Vec<RecordBatch>,
     rows: usize,
 }
 
