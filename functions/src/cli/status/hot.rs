@@ -73,7 +73,7 @@ struct Counted {
 impl Counted {
     /// `None` without a key, or an aggregate that counts all rows.
     fn new(aggregate: &AggregateStage) -> Option<Self> {
-        let counts = |spec: &&AggregateSpec| spec.function.name() == "count" && spec.filter.is_none();
+        let counts = |spec: &&AggregateSpec| spec.function.name() == "count" && spec.filter.is_none() && spec.distinct.is_none();
         let rows = aggregate.aggregates.iter().find(counts)?;
         let keys: Vec<String> = aggregate.keys.iter().map(|key| key.name().clone()).collect();
         (!keys.is_empty()).then(|| Self { keys, rows: format!("{}__", rows.name), by_key: HashMap::new() })
