@@ -51,7 +51,17 @@ pub fn encode(format: Format, schema: &SchemaRef, batches: &[RecordBatch]) -> Re
 
 fn json(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
     // Nulls are written: a column that is null throughout must still be a column to whoever reads the file.
-    let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(NonFinite));
+    json_lines(batches, true)
+}
+
+/// Rows as JSON objects, one a line.
+///
+/// - `nulls`: whether a column without a value is written.
+///
+/// # Errors
+/// [`ArrowError`] for a type that JSON cannot hold.
+pub fn json_lines(batches: &[RecordBatch], nulls: bool) -> Result<Vec<u8>, ArrowError> {
+    let builder = arrow::json::WriterBuilder::new().with_explicit_nulls(nulls).with_encoder_factory(Arc::new(NonFinite));
     let mut writer = builder.build::<_, LineDelimited>(Vec::new());
     for batch in batches {
         writer.write(batch)?;

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use datafusion::arrow::array::RecordBatch;
 
+use weir_model::KeyGroupRange;
+
 use crate::EngineError;
 use crate::pane_table::{Given, PaneShape, PaneTable};
 use crate::sorted_rows::SortedRows;
@@ -20,11 +22,23 @@ pub struct StateBudget {
     pub bytes_max: usize,
     /// Folder of spill files; they have no names and vanish with the process.
     pub folder: PathBuf,
+    /// Key groups of the shard, by which what lies on disk is cut into buckets; those of the whole job if it is `None`. Not those of the
+    /// rows that are there when it is first cut: a checkpoint that is taken back brings the lowest first.
+    pub key_groups: Option<KeyGroupRange>,
+}
+
+impl StateBudget {
+    /// First key group of the shard, and how many it has.
+    pub(crate) fn range(&self, shape: &PaneShape) -> (u16, u16) {
+        let whole = KeyGroupRange { start: 0, end: shape.key_group_count() };
+        let range = self.key_groups.filter(|range| !range.is_empty()).unwrap_or(whole);
+        (range.start, range.len().max(1))
+    }
 }
 
 impl Default for StateBudget {
     fn default() -> Self {
-        Self { bytes_max: 256 << 20, folder: std::env::temp_dir() }
+        Self { bytes_max: 256 << 20, folder: std::env::temp_dir(), key_groups: None }
     }
 }
 
@@ -112,15 +126,15 @@ pub(crate) struct OpenPanes {
     firing: Option<Firing>,
     panes: BTreeMap<i64, Pane>,
     held: usize,
-    bytes_max: usize,
+    budget: StateBudget,
     files: SpillFiles,
     scratch: Vec<usize>,
 }
 
 impl OpenPanes {
     pub(crate) fn new(budget: StateBudget) -> Self {
-        let files = SpillFiles::new(budget.folder);
-        Self { firing: None, panes: BTreeMap::new(), held: 0, bytes_max: budget.bytes_max, files, scratch: Vec::new() }
+        let files = SpillFiles::new(budget.folder.clone());
+        Self { firing: None, panes: BTreeMap::new(), held: 0, budget, files, scratch: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -174,7 +188,7 @@ impl OpenPanes {
             (Pane::Spilled(spilled), rows) => spilled.append(&mut self.files, shape, rows, batch)?,
         }
         self.held = (self.held + pane.bytes()).saturating_sub(before);
-        if self.held > self.bytes_max { self.spill(shape) } else { Ok(()) }
+        if self.held > self.budget.bytes_max { self.spill(shape) } else { Ok(()) }
     }
 
     /// The next results of the first pane, at most `rows_max`, sorted by key group and then by first arrival; `None` if it has none.
@@ -308,14 +322,14 @@ impl OpenPanes {
 
     /// Spills the largest panes until half of the budget is free.
     fn spill(&mut self, shape: &PaneShape) -> Result<(), EngineError> {
-        while self.held > self.bytes_max / 2 {
+        while self.held > self.budget.bytes_max / 2 {
             let held = self.panes.iter().filter_map(|(number, pane)| match pane {
                 Pane::Held(table) => Some((table.bytes(), *number)),
                 Pane::Spilled(_) => None,
             });
             let Some((_, number)) = held.max() else { return self.flush(shape) };
             let Some(Pane::Held(table)) = self.take(number) else { return Ok(()) };
-            let spilled = SpilledPane::new(&mut self.files, shape, number, table)?;
+            let spilled = SpilledPane::new(&mut self.files, shape, self.budget.range(shape), number, table)?;
             self.panes.insert(number, Pane::Spilled(Box::new(spilled)));
         }
         Ok(())

@@ -47,17 +47,21 @@ pub(crate) struct SpilledPane {
 impl SpilledPane {
     /// Writes `table`, all that pane `pane` held.
     ///
+    /// - `range`: first key group of the shard, and how many it has.
+    ///
     /// # Errors
     /// [`EngineError::Spill`] if the disk refuses.
-    pub(crate) fn new(files: &mut SpillFiles, shape: &PaneShape, pane: i64, table: PaneTable) -> Result<Self, EngineError> {
+    pub(crate) fn new(
+        files: &mut SpillFiles,
+        shape: &PaneShape,
+        range: (u16, u16),
+        pane: i64,
+        table: PaneTable,
+    ) -> Result<Self, EngineError> {
         let has_news = table.has_news();
         let rows = table.into_partial_rows(shape, pane)?;
         let groups: Vec<u16> = (0..shape.key_group_count()).collect();
-        let has_rows = |group: &&u16| rows.starts()[usize::from(**group)] < rows.starts()[usize::from(**group) + 1];
-        let first = groups.iter().find(has_rows).copied().unwrap_or(0);
-        let count = groups.iter().rev().find(has_rows).map_or(1, |last| last - first + 1);
-        let mut spilled = Self { has_news, ..Self::empty((first, count)) };
-        let range = spilled.range;
+        let mut spilled = Self { has_news, ..Self::empty(range) };
         for bucket in groups.chunk_by(|a, b| bucket_of(range, *a) == bucket_of(range, *b)) {
             let (from, upto) = (usize::from(bucket[0]), usize::from(bucket[0]) + bucket.len());
             let (start, end) = (rows.starts()[from], rows.starts()[upto]);
@@ -187,7 +191,7 @@ impl SpilledPane {
     }
 }
 
-/// Bucket of a key group. Those outside the first spill's range belong to the outermost buckets.
+/// Bucket of a key group. Those outside the shard's range, which are none, belong to the outermost buckets.
 fn bucket_of((first, count): (u16, u16), group: u16) -> usize {
     let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count);
     place.min(BUCKETS - 1)

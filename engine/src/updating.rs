@@ -159,14 +159,15 @@ impl UpdatingOperator {
 
     /// The present result of each key, as one first batch of all rows would have given it.
     pub(crate) async fn into_present(mut self) -> Result<Vec<RecordBatch>, EngineError> {
-        let mut rows = Vec::new();
+        let mut given = Vec::new();
         let mut pass = TablePass::new(Extent::Whole);
         let partial: Vec<usize> = (0..self.groups.partial_schema.fields().len()).collect();
         while let Some(part) = self.table.store_next(&self.groups, &mut pass)? {
-            rows.push(part.project(&partial)?);
+            // Each part has other keys, ascending by key group.
+            let change = KeyedTable::new(&self.groups)?.apply(&self.groups, &[part.project(&partial)?], false)?;
+            given.extend(self.said(change).await?);
         }
-        let change = KeyedTable::new(&self.groups)?.apply(&self.groups, &rows, false)?;
-        self.said(change).await
+        Ok(given)
     }
 
     async fn said(&mut self, change: Option<Change>) -> Result<Vec<RecordBatch>, EngineError> {

@@ -5,7 +5,7 @@
 //! | `source` | Utf8 | file, or the stream and lane |
 //! | `offset` | UInt64 | byte offset of the row in the decoded file; null if it was decoded |
 //! | `reason` | Utf8 | what is wrong with it |
-//! | `raw` | Utf8 | the row as it came, or as JSON if it was decoded; at most 64 KiB |
+//! | `raw` | Utf8 | the row as it came, at most 64 KiB of it; as JSON and whole if it was decoded |
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use datafusion::arrow::array::{ArrayRef, RecordBatch, StringBuilder, UInt64Build
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use weir_connectors::BadRow;
+use weir_connectors::encode::json_lines;
 use weir_engine::LaneEpoch;
 use weir_model::ShardKey;
 
@@ -43,10 +44,7 @@ pub fn rows(epoch: &LaneEpoch, bad: &[BadRow], lane: ShardKey) -> Result<Option<
     let misfits = epoch.misfits.iter().map(|(misfit, rows)| (misfit.reason(), rows));
     let failed = epoch.failed.iter().map(|failed| (failed.reason.as_str(), &failed.row));
     for (why, rows) in misfits.chain(failed) {
-        let mut writer = datafusion::arrow::json::LineDelimitedWriter::new(Vec::new());
-        writer.write(rows)?;
-        writer.finish()?;
-        let text = writer.into_inner();
+        let text = json_lines(std::slice::from_ref(rows), false)?;
         let mut lines = text.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
         for _ in 0..rows.num_rows() {
             source.append_value(format!("lane {lane}"));

@@ -145,7 +145,8 @@ fn assemble(
 fn state_budget(config: &Config) -> StateBudget {
     let shards = u64::from(config.parallelism());
     let bytes_max = usize::try_from(config.memory / 2 / shards).unwrap_or(usize::MAX);
-    StateBudget { bytes_max, folder: config.spill_folder.clone().unwrap_or_else(std::env::temp_dir) }
+    let folder = config.spill_folder.clone().unwrap_or_else(std::env::temp_dir);
+    StateBudget { bytes_max, folder, ..StateBudget::default() }
 }
 
 /// A sixteenth of the memory for what lanes gather, shared alike: it is copied when it is sent.

@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_flink_writes_them() {
-        let hours = |hours| Ok(Some(Duration::from_secs(hours * 3_600)));
+        let hours = |hours: u64| Ok(Some(Duration::from_secs(hours * 3_600)));
         for text in ["1 h", "1h", " 60 min ", "3600 s", "3600000", "3600000 ms", "1 hour"] {
             assert_eq!(parse(text), hours(1), "{text}");
         }

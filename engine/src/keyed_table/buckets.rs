@@ -95,7 +95,7 @@ impl Buckets {
         let (unchanged, changed) = table.living_slots(lifetime, Part::All)?;
         let unchanged = table.by_key_group(shape, &unchanged)?;
         let changed = table.by_key_group(shape, &changed)?;
-        let mut buckets = Self::new(table.schema(), table.range([&unchanged, &changed])?, budget);
+        let mut buckets = Self::new(table.schema(), budget.range(shape), budget);
         for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
             for part in slots.chunks(PASS_ROWS) {
                 buckets.append(shape, &table.gather(part)?, written)?;
@@ -144,7 +144,7 @@ impl Buckets {
             changes.extend(change);
             self.measure(bucket);
         }
-        self.make_room(lifetime, 0)?;
+        self.make_room_beside_one(lifetime)?;
         Change::joined(changes)
     }
 
@@ -311,6 +311,19 @@ impl Buckets {
         Ok(())
     }
 
+    /// As [`Self::make_room`] for nothing more, but a bucket that is alone stays: it was held a moment ago, and would be read again.
+    fn make_room_beside_one(&mut self, lifetime: Lifetime) -> Result<(), EngineError> {
+        let mut held: Vec<(u64, usize)> =
+            (self.buckets.iter().enumerate()).filter_map(|(number, bucket)| Some((bucket.held.as_ref()?.used, number))).collect();
+        held.sort_unstable();
+        while self.held > self.bytes_max && held.len() > 1 {
+            if let Some((_, number)) = held.pop() {
+                self.spill(lifetime, number)?;
+            }
+        }
+        Ok(())
+    }
+
     fn spill(&mut self, lifetime: Lifetime, number: usize) -> Result<(), EngineError> {
         let Bucket { disk, held, .. } = &mut self.buckets[number];
         let Some(Held { rows, bytes, .. }) = held.take() else { return Ok(()) };
@@ -359,7 +372,7 @@ impl Disk {
     }
 }
 
-/// Bucket of a key group. Those outside the range belong to the outermost buckets.
+/// Bucket of a key group. Those outside the shard's range, which are none, belong to the outermost buckets.
 fn bucket_of((first, count): (u16, u16), group: u16) -> usize {
     let place = usize::from(group.saturating_sub(first)) * BUCKETS / usize::from(count.max(1));
     place.min(BUCKETS - 1)

@@ -248,16 +248,6 @@ impl HeldTable {
         Ok(key_groups.into())
     }
 
-    /// The least key group of the rows, and how many there are up to the greatest.
-    ///
-    /// - `slots`: by key group, each of them.
-    pub(super) fn range(&self, slots: [&[u32]; 2]) -> Result<(u16, u16), ArrowError> {
-        let ends: Vec<u32> = slots.iter().flat_map(|slots| slots.first().into_iter().chain(slots.last())).copied().collect();
-        let groups = self.key_groups(&ends)?;
-        let least = groups.values().iter().min().copied().unwrap_or(0);
-        Ok((least, groups.values().iter().max().map_or(1, |greatest| greatest - least + 1)))
-    }
-
     pub(super) fn gather(&self, slots: &[u32]) -> Result<RecordBatch, ArrowError> {
         self.chunks.gather(slots)
     }

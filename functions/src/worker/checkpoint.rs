@@ -59,7 +59,7 @@ pub(super) struct Reached<'a> {
     pub(super) inputs: &'a BTreeMap<String, InputState>,
 }
 
-/// Objects of a checkpoint past which the next has all of the state: a load reads each, and the head names each.
+/// Small objects of a checkpoint past which the next has all of the state: a load reads each, and the head names each.
 const OBJECTS_MAX: usize = 16;
 
 impl MergeShard {
@@ -103,7 +103,10 @@ impl MergeShard {
     fn extent(&self) -> Extent {
         let Some((changed, last)) = self.operator.changed().zip(self.head.checkpoint.as_ref()) else { return Extent::Whole };
         let rows = last.objects.iter().map(SegmentRef::rows).sum::<u64>() + changed as u64;
-        let is_long = last.objects.len() >= OBJECTS_MAX || rows > 2 * self.operator.groups() as u64;
+        // A large state has many objects itself; those that came since are smaller, or their rows too many.
+        let largest = last.objects.iter().map(|object| object.bytes).max().unwrap_or_default();
+        let small = last.objects.iter().filter(|object| 2 * object.bytes < largest).count();
+        let is_long = small >= OBJECTS_MAX || rows > 2 * self.operator.groups() as u64;
         if last.objects.is_empty() || is_long { Extent::Whole } else { Extent::Changed }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::{MergeOperator, Moment};
+use weir_engine::{MergeOperator, Moment, StateBudget};
 use weir_model::check_invariant;
 use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
@@ -228,8 +228,11 @@ impl MergeShard {
 
 /// The operator of a merge shard, without state.
 pub(super) async fn fresh_operator(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) -> Result<MergeOperator, WorkerError> {
-    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(shard.stage).pipeline];
-    let operator = MergeOperator::new(pipeline, loaded.key_groups, ctx.tuning.state.clone()).await?;
+    let stage = loaded.topology.stage(shard.stage);
+    let pipeline = &loaded.plan.pipelines[stage.pipeline];
+    let key_groups = stage.layout.shards.iter().find(|found| found.shard == shard.shard).map(|found| found.range);
+    let budget = StateBudget { key_groups, ..ctx.tuning.state.clone() };
+    let operator = MergeOperator::new(pipeline, loaded.key_groups, budget).await?;
     let operator = operator.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", shard.stage)))?;
     Ok(operator.with_fired_rows_max(ctx.tuning.fired_rows_max))
 }

@@ -20,7 +20,8 @@ pub(super) fn keep(
     closed: bool,
 ) {
     let changes = head.stats.rows_out + acknowledged.map_or(0, |step| step.rows);
-    if !snapshots.is_due(changes, closed) {
+    // Who held the shard before may have died of it: first something is committed again.
+    if head.claims_since_commit > 1 || !snapshots.is_due(changes, closed) {
         return;
     }
     let epoch = |(shard, input): (&String, &InputState)| (shard.clone(), input.epoch.0);

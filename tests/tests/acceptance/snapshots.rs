@@ -1,14 +1,13 @@
 //! Snapshots of a changelog in files: with the rest they are the newest of each key, whatever is killed, to any engine.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use datafusion::prelude::{JsonReadOptions, ParquetReadOptions, SessionContext};
 use weir_connectors::generate::Plays;
 
 use crate::foreign::duckdb;
-use crate::killing::ended_within;
+use crate::killing::killed_at_work;
 use crate::support::{Bag, Case, assert_ok, assert_same, bag, text};
 
 const QUERY: &str =
@@ -82,17 +81,6 @@ async fn newest(files: &[PathBuf]) -> Bag {
     bag(&context.sql(sql).await.expect("it plans").collect().await.expect("it runs"))
 }
 
-async fn run_for(case: &Case, life: Duration) -> bool {
-    let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
-    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
-    let ended = ended_within(&mut child, life).await;
-    if !ended {
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
-    }
-    ended
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshot_and_rest_are_the_newest_of_each_key_wherever_the_job_was_killed() {
     let case = Case::new(1_500_000, 1);
@@ -100,7 +88,7 @@ async fn snapshot_and_rest_are_the_newest_of_each_key_wherever_the_job_was_kille
     let (mut kills, mut numbers) = (0, Vec::new());
     for attempt in 0u64.. {
         assert!(attempt < 400, "the job makes no progress under kills");
-        if run_for(&case, Duration::from_millis(100 + attempt * 13 % 90)).await {
+        if killed_at_work(&case, Duration::from_millis(attempt * 13 % 90), &["--durability", "process"]).await {
             break;
         }
         kills += 1;
@@ -122,7 +110,7 @@ async fn snapshot_and_rest_are_the_newest_of_each_key_wherever_the_job_was_kille
 async fn duckdb_reads_the_snapshot_alone_and_with_the_rest_as_the_documents_say() {
     let case = Case::new(60_000, 1);
     with_changelog(&case);
-    assert!(run_for(&case, Duration::from_secs(120)).await, "the job ends");
+    assert_ok(&case.run(&["--quiet", "--durability", "process", "--commit-interval", "10ms"]).output().expect("weir starts"));
     let totals = case.output().display().to_string();
     let files = format!(
         "SET VARIABLE files = (SELECT list_transform(snapshot, lambda f: '{totals}/' || f) FROM '{totals}/_latest/*.json');"
@@ -146,7 +134,7 @@ async fn duckdb_reads_the_snapshot_alone_and_with_the_rest_as_the_documents_say(
 async fn weir_query_needs_no_file_that_a_snapshot_covers() {
     let case = Case::new(60_000, 1);
     with_changelog(&case);
-    assert!(run_for(&case, Duration::from_secs(120)).await, "the job ends");
+    assert_ok(&case.run(&["--quiet", "--durability", "process", "--commit-interval", "10ms"]).output().expect("weir starts"));
     for name in files(&case.output()) {
         std::fs::remove_file(case.output().join(name)).expect("a file of the changelog");
     }

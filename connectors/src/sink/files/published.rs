@@ -15,6 +15,9 @@ use super::FileTarget;
 use crate::files::Format;
 use crate::source::SourceError;
 
+/// Bytes of snapshot files that are read into memory for a question; the files of a larger one's changelog are scanned instead.
+const HELD_BYTES_MAX: u64 = 256 << 20;
+
 /// Files of a target as a commit left them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Published {
@@ -65,6 +68,11 @@ impl FileTarget {
     pub fn latest(&self, state: &PublishState) -> Result<Published, SourceError> {
         let manifest = self.key.as_ref().and_then(|_| self.manifest());
         let Some(snapshot) = manifest.as_ref().and_then(|manifest| manifest.as_of(state)) else { return self.published(state) };
+        let size = |file: &String| fs::metadata(self.folder.join(file)).map_or(0, |found| found.len());
+        if snapshot.snapshot.iter().map(size).sum::<u64>() > HELD_BYTES_MAX {
+            // Files are scanned, a snapshot is held.
+            return self.published(state);
+        }
         let mut rows = Vec::new();
         for path in snapshot.snapshot.iter().map(|file| self.folder.join(file)) {
             let read = match fs::read(&path) {

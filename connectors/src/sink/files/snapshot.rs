@@ -40,7 +40,9 @@ use newest::Newest;
 /// Uncompressed bytes of a partition.
 pub(super) const PARTITION_BYTES: u64 = 16 << 20;
 /// Each is a file, open while rows are spread.
-pub(super) const PARTITIONS_MAX: u64 = 256;
+pub(super) const PARTITIONS_MAX: u64 = 128;
+/// Folder of the parts below the staging folder of a generation.
+const SPREAD: &str = "spread";
 /// Changes in a changelog before its first snapshot, where the table does not say: below, the changelog itself is quick to read.
 pub(super) const CHANGES_MIN_DEFAULT: u64 = 65_536;
 /// Rows that are read at a time.
@@ -142,6 +144,12 @@ impl Snapshots {
                 self.not_before = stands.changes + self.changes_min.max(1);
                 // It may be there all the same: its number is not given again.
                 self.last = target.manifest();
+                // What was begun must not keep a full disk full; only this generation's.
+                if let Err(error) = fs::remove_dir_all(target.staging_of(generation).join(SPREAD))
+                    && error.kind() != ErrorKind::NotFound
+                {
+                    tracing::warn!(%error, "parts of a snapshot that came to nothing stay for a while");
+                }
                 Err(error)
             }
             done => done,
@@ -261,7 +269,7 @@ impl Writing<'_> {
             }
             return self.partition(newest);
         }
-        let folder = target.staging_of(self.generation).join("spread");
+        let folder = target.staging_of(self.generation).join(SPREAD);
         let Some(mut spread) = spread::Spread::open(target, &folder, partitions)? else { return Ok(None) };
         for input in inputs {
             input.each(target, |batch| spread.take(batch))?;

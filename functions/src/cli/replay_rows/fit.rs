@@ -88,7 +88,7 @@ impl Fit {
         for row in 0..rows.num_rows() {
             let text = if raw.is_valid(row) { raw.value(row) } else { "" };
             let was_decoded = offsets.is_null(row);
-            match unfit(text) {
+            match if was_decoded { None } else { unfit(text) } {
                 Some(reason) => bad.push((row, reason.to_owned())),
                 None if was_decoded && !self.misfit.is_empty() => bad.push((row, self.misfit.join("; "))),
                 None if was_decoded => decoded.push((row, text)),

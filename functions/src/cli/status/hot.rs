@@ -47,10 +47,11 @@ pub(super) async fn sentences(ctx: &Ctx, loaded: &Loaded, heads: &[Head]) -> Vec
 async fn read(ctx: &Ctx, head: &Head, counted: &mut Counted) {
     let mut bytes = 0;
     for segment in head.recent.iter().rev().filter_map(|entry| entry.segment(SegmentKind::Exchange)) {
-        bytes += segment.bytes;
-        if bytes > LANE_BYTES_MAX {
+        // The newest is always read.
+        if bytes > 0 && bytes + segment.bytes > LANE_BYTES_MAX {
             return;
         }
+        bytes += segment.bytes;
         let receivers: Vec<ShardId> = segment.groups.iter().map(|group| group.receiver).collect();
         let rows = segment::read_for_all(ctx.objects.as_ref(), &ctx.cache, segment, &receivers).await;
         for (_, batch) in rows.unwrap_or_default() {
@@ -71,9 +72,11 @@ struct Counted {
 }
 
 impl Counted {
-    /// `None` without a key, or an aggregate that counts all rows.
+    /// `None` without a key, or an aggregate that counts all rows: COUNT(*) reads the pane, which is never NULL.
     fn new(aggregate: &AggregateStage) -> Option<Self> {
-        let counts = |spec: &&AggregateSpec| spec.function.name() == "count" && spec.filter.is_none() && spec.distinct.is_none();
+        let counts = |spec: &&AggregateSpec| {
+            spec.function.name() == "count" && spec.filter.is_none() && spec.distinct.is_none() && spec.args == [0]
+        };
         let rows = aggregate.aggregates.iter().find(counts)?;
         let keys: Vec<String> = aggregate.keys.iter().map(|key| key.name().clone()).collect();
         (!keys.is_empty()).then(|| Self { keys, rows: format!("{}__", rows.name), by_key: HashMap::new() })
