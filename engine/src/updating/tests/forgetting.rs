@@ -141,7 +141,7 @@ fn results_and_checkpoints_do_not_depend_on_how_a_run_is_cut_by_restores() {
         let whole = run(|| Shard::new(&job), &batches, |_| false);
         let inserts = whole.0.iter().flat_map(log).filter(|(op, ..)| *op == INSERT).count();
         let songs = whole.0.iter().flat_map(log).map(|(_, song, ..)| song).collect::<std::collections::BTreeSet<_>>().len();
-        assert!(inserts > 2 * songs, "{inserts} beginnings of {songs} songs: most are forgotten and come again");
+        assert!(inserts > songs, "{inserts} beginnings of {songs} songs: none was forgotten and came again");
         for cuts in [1, 3, 7] {
             let cut = run(|| Shard::new(&job), &batches, |number| draw((seed << 8) | number as u64).is_multiple_of(cuts));
             assert!(whole == cut, "seed {seed}: cut after each {cuts}th batch, other bits");
