@@ -26,14 +26,18 @@ pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
     false
 }
 
-/// Commits of the case's first two lanes; none before somebody has made the table.
-pub(crate) async fn lane_commits(case: &Case) -> u64 {
+/// Stages of a job with one INSERT that groups.
+pub(crate) const LANES: u16 = 0;
+pub(crate) const PUBLISHER: u16 = 2;
+
+/// Commits of the first two shards of a stage of the case's job; none before somebody has made the table.
+pub(crate) async fn commits_of(case: &Case, stage: u16) -> u64 {
     let file = case.path("store/coordination.sqlite");
     let Some(table) = file.exists().then(|| SqliteTable::open(&file, false).ok()).flatten() else { return 0 };
     let mut commits = 0;
     for (_, job) in jobs::list(&table).await.unwrap_or_default() {
-        for lane in [0, 1].map(|shard| ShardKey::new(job, StageId(0), ShardId(shard))) {
-            commits += claim::read_head(&table, lane).await.map_or(0, |(head, _)| head.epoch.0);
+        for shard in [0, 1].map(|shard| ShardKey::new(job, StageId(stage), ShardId(shard))) {
+            commits += claim::read_head(&table, shard).await.map_or(0, |(head, _)| head.epoch.0);
         }
     }
     commits
@@ -43,10 +47,10 @@ pub(crate) async fn lane_commits(case: &Case) -> u64 {
 /// fast or busy the machine is, each life gets somewhere and none gets far.
 pub(crate) async fn killed_at_work(case: &Case, moment: Duration, more: &[&str]) -> bool {
     let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
-    let before = lane_commits(case).await;
+    let before = commits_of(case, LANES).await;
     let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
     let began = Instant::now();
-    while lane_commits(case).await == before {
+    while commits_of(case, LANES).await == before {
         assert!(began.elapsed() < DEADLINE, "the job makes no progress");
         if ended_within(&mut child, Duration::from_millis(5)).await {
             return true;

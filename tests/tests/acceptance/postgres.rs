@@ -8,7 +8,7 @@ use datafusion::prelude::{JsonReadOptions, SessionContext};
 use tokio::sync::RwLock;
 use weir_connectors::generate::Plays;
 
-use crate::killing::{ended_within, killed_often, lane_commits};
+use crate::killing::{PUBLISHER, commits_of, ended_within, killed_often};
 use crate::real_parts::variable;
 use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
 
@@ -120,8 +120,8 @@ async fn a_job_goes_on_when_its_target_was_killed_under_it() {
     let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
     let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
     for _ in 0..2 {
-        let before = lane_commits(&case).await;
-        while lane_commits(&case).await == before {
+        let before = commits_of(&case, PUBLISHER).await;
+        while commits_of(&case, PUBLISHER).await == before {
             assert!(!ended_within(&mut child, Duration::from_millis(1)).await, "the job was done before its target was killed");
         }
         assert_ok(&Command::new(restart).args(["--kill", "postgres"]).output().expect("the script starts"));

@@ -73,7 +73,7 @@ async fn late_rows_are_fed_once_however_often_the_command_is_killed() {
     let arguments = ["--parallelism", "1", "--commit-interval", "1ms", "--durability", "process"];
     let output = case.run(&arguments).output().expect("weir starts");
     assert_ok(&output);
-    assert!(text(&output.stdout).contains("400,000 late"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("400000 late"), "{}", text(&output.stdout));
 
     with_stream(&case, "song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)");
     let mut kills = 0;
@@ -116,7 +116,7 @@ async fn dead_letters_are_decoded_anew_and_each_condition_takes_what_no_other_to
     assert_eq!(rows_of_stream(&case, "again").await, 0, "a dry run writes nothing");
     let said = replayed(&case, &["--dead", "--where", "raw LIKE '%\"s1%'"]);
     assert!(said.contains("took 1,111 of 2,502") && said.contains("1,391 are left out by --where"), "{said}");
-    let said = replayed(&case, &["--dead", "--where", "raw LIKE '%\"s%'"]);
+    let said = replayed(&case, &["--dead", "--where", "raw LIKE '%:\"s%'"]);
     assert!(said.contains("took 1,389 of 2,502") && said.contains("1,111 were taken before"), "{said}");
 
     // What cannot be read is named, after all others were taken.

@@ -1,2 +1,2 @@
-CREATE TABLE out (n BIGINT) WITH ('connector' = 'filesystem', 'path' = '${output}', 'format' = 'json');
-INSERT INTO out SELECT id FROM orders EMIT CHANGES;
+CREATE TABLE out (paid BOOLEAN, n BIGINT) WITH ('connector' = 'filesystem', 'path' = '${output}', 'format' = 'json');
+INSERT INTO out SELECT paid, COUNT(*) FROM orders GROUP BY paid EMIT CHANGES;

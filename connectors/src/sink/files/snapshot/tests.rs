@@ -198,6 +198,7 @@ fn who_comes_after_a_crash_takes_it_anew_and_what_was_half_done_falls() {
     let folder = tempfile::tempdir().unwrap();
     let mut publisher = Publisher::new(folder.path(), 5);
     let (mut kept, mut half_done) = (Vec::new(), 0);
+    std::fs::create_dir_all(folder.path().join(FOLDER)).unwrap();
     for round in 0..4 {
         publisher.step();
         // Dies when its files are there and no manifest names them.
