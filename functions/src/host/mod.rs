@@ -80,10 +80,28 @@ async fn end(ctx: &Ctx, loaded: &Loaded) -> Result<Outcome, WorkerError> {
     if !finished(ctx, loaded).await? {
         return Ok(Outcome::Stopped);
     }
+    // The results are there whatever becomes of this, and nobody else would tidy up: stores and tables are asked again.
+    for attempt in 1.. {
+        match tidy(ctx, loaded).await {
+            Err(error) if error.failure() == Failure::Passing && attempt < TIDY_ATTEMPTS => {
+                tracing::warn!(%error, attempt, "tidying up after the job: trying again");
+                ctx.clock.sleep(TIDY_AGAIN * attempt).await;
+            }
+            tidied => return tidied.map(|()| Outcome::Finished),
+        }
+    }
+    Ok(Outcome::Finished)
+}
+
+/// Times that a finished job is tidied up at most, and what is waited after the first.
+const TIDY_ATTEMPTS: u32 = 8;
+const TIDY_AGAIN: Duration = Duration::from_millis(200);
+
+/// Each step may be done again.
+async fn tidy(ctx: &Ctx, loaded: &Loaded) -> Result<(), WorkerError> {
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
     collector::collect(ctx, loaded, Search::Orphans).await?;
-    stream::release(ctx, loaded).await?;
-    Ok(Outcome::Finished)
+    Ok(stream::release(ctx, loaded).await?)
 }
 
 /// Where every slot has a thread of its own, a worker that leaves would only be called again: it stays until another process wants
