@@ -101,7 +101,7 @@ const TIDY_AGAIN: Duration = Duration::from_millis(200);
 async fn tidy(ctx: &Ctx, loaded: &Loaded) -> Result<(), WorkerError> {
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
     collector::collect(ctx, loaded, Search::Orphans).await?;
-    Ok(stream::release(ctx, loaded).await?)
+    stream::release(ctx, loaded).await
 }
 
 /// Where every slot has a thread of its own, a worker that leaves would only be called again: it stays until another process wants
