@@ -228,7 +228,7 @@ pub(crate) async fn create(
 }
 
 /// A lane of a stream that slept may bring rows of a window that has closed meanwhile: where windows give results more than once, the result
-/// of those rows alone would take the place of the window's.
+/// of those rows alone would take the place of the window's (EO-1, W1).
 fn refuse_sleeping_lanes(plan: &JobPlan, topology: &Topology, pinned: &[Pinned]) -> Result<(), JobError> {
     for stage in topology.stages.iter().filter(|stage| stage.role == crate::topology::Role::Lane) {
         let pipeline = &plan.pipelines[stage.pipeline];

@@ -81,23 +81,23 @@ async fn end(ctx: &Ctx, loaded: &Loaded) -> Result<Outcome, WorkerError> {
         return Ok(Outcome::Stopped);
     }
     // The results are there whatever becomes of this, and nobody else would tidy up: stores and tables are asked again.
-    for attempt in 1.. {
+    for attempt in 1..TIDY_ATTEMPTS {
         match tidy(ctx, loaded).await {
-            Err(error) if error.failure() == Failure::Passing && attempt < TIDY_ATTEMPTS => {
+            Err(error) if error.failure() == Failure::Passing => {
                 tracing::warn!(%error, attempt, "tidying up after the job: trying again");
                 ctx.clock.sleep(TIDY_AGAIN * attempt).await;
             }
             tidied => return tidied.map(|()| Outcome::Finished),
         }
     }
-    Ok(Outcome::Finished)
+    tidy(ctx, loaded).await.map(|()| Outcome::Finished)
 }
 
 /// Times that a finished job is tidied up at most, and what is waited after the first.
 const TIDY_ATTEMPTS: u32 = 8;
 const TIDY_AGAIN: Duration = Duration::from_millis(200);
 
-/// Each step may be done again.
+/// Each step may be done again (G1, G2).
 async fn tidy(ctx: &Ctx, loaded: &Loaded) -> Result<(), WorkerError> {
     jobs::finish(ctx.table.as_ref(), loaded.job).await?;
     collector::collect(ctx, loaded, Search::Orphans).await?;
