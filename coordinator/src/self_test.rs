@@ -8,8 +8,9 @@
 
 use crate::store::{Condition, CoordinationStore, Item, ItemKey, StoreError, TransactOutcome, Write};
 
-/// Races that are run before a store whose answers are lost is given up.
-const ATTEMPTS: usize = 3;
+/// Races that are run before a store whose answers are lost is given up. Who lost a race and whose answer was lost too can't be known: over
+/// a network that spoils one request of ten, one race of five says nothing.
+const ATTEMPTS: usize = 8;
 
 /// Races two writers for one item that does not exist yet, then two transactions for the same version of it; each time exactly one
 /// may win, with all of its writes.
@@ -71,6 +72,8 @@ fn judge(made: usize, moved: usize, left: &[Item], gone: bool) -> Result<(), Sto
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use async_trait::async_trait;
 
     use super::*;
@@ -132,6 +135,35 @@ mod tests {
         fn changes(&self) -> Changes {
             self.0.changes()
         }
+    }
+
+    /// A store over a network that loses one answer of each of the first five races.
+    #[derive(Debug)]
+    struct Lossy(MemoryTable, AtomicUsize);
+
+    #[async_trait]
+    impl CoordinationStore for Lossy {
+        async fn get(&self, key: &ItemKey) -> Result<Option<Item>, StoreError> {
+            self.0.get(key).await
+        }
+        async fn query(&self, partition: &str) -> Result<Vec<Item>, StoreError> {
+            self.0.query(partition).await
+        }
+        async fn transact(&self, writes: Vec<Write>) -> Result<TransactOutcome, StoreError> {
+            let outcome = self.0.transact(writes).await;
+            match self.1.fetch_add(1, Ordering::Relaxed) {
+                0 | 2 | 4 | 6 | 8 => Err(StoreError::Indeterminate("the answer was lost".to_owned())),
+                _ => outcome,
+            }
+        }
+        fn changes(&self) -> Changes {
+            self.0.changes()
+        }
+    }
+
+    #[tokio::test]
+    async fn lost_answers_are_no_reason_to_refuse_a_store() {
+        run(&Lossy(MemoryTable::new(), AtomicUsize::new(0)), "a").await.unwrap();
     }
 
     #[tokio::test]

@@ -3,7 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
@@ -12,7 +13,7 @@ use weir_connectors::encode;
 use weir_connectors::files::Format;
 use weir_connectors::generate::{Generator as _, Plays};
 
-use crate::killing::ended_within;
+use crate::background::Background;
 use crate::real_parts::{RealCase, variable};
 use crate::support::{Case, assert_ok, assert_same, hot_songs_batch, sink_rows, text, weir};
 
@@ -32,6 +33,15 @@ pub(crate) fn read_by_http(case: &Case) {
     let (before, after) = script.split_once("'connector' = 'filesystem', 'path'").expect("the source comes first");
     let (_, after) = after.split_once("'format' = 'json'").expect("its format");
     std::fs::write(case.script(), format!("{before}'connector' = 'http'{after}")).expect("the script can be written");
+}
+
+/// A free port that a server can be killed on and come back to: below those that outgoing connections are given, one of which would
+/// otherwise sit on it now and then.
+fn port_to_return_to() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 10_000).expect("below ten thousand");
+    let mut candidates = (0..10_000).map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000);
+    candidates.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 impl HttpCase {
@@ -55,9 +65,7 @@ impl HttpCase {
 
     fn of(case: Case, environment: Vec<(&'static str, String)>) -> Self {
         read_by_http(&case);
-        // Nobody else takes it before the server does.
-        let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port();
-        Self { case, port, environment }
+        Self { case, port: port_to_return_to(), environment }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -73,23 +81,18 @@ impl HttpCase {
 
     /// A server that listens.
     pub(crate) fn serve(&self, more: &[&str]) -> Server {
-        let mut child = self
-            .weir(&["serve", "--listen", &format!("127.0.0.1:{}", self.port)])
-            .args(more)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("weir starts");
+        let mut serve = self.weir(&["serve", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        let mut child = Background::start(serve.args(more).stdout(Stdio::piped()));
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("its output"));
         output.read_line(&mut line).expect("it says where it listens");
-        assert_eq!(line.trim(), format!("listening on {}", self.url()));
+        assert_eq!(line.trim(), format!("listening on {}", self.url()), "{}", child.complaints());
         Server { child, _output: output }
     }
 
-    pub(crate) fn run(&self, more: &[&str]) -> Child {
+    pub(crate) fn run(&self, more: &[&str]) -> Background {
         let mut run = self.weir(&["run", "job.sql", "--commit-interval", "50ms", "--quiet"]);
-        run.args(more).stderr(Stdio::null()).spawn().expect("weir starts")
+        Background::start(run.args(more))
     }
 
     pub(crate) fn file(&self, number: u64) -> PathBuf {
@@ -103,14 +106,13 @@ impl HttpCase {
 
 /// A server's process; it ends with the test.
 pub(crate) struct Server {
-    child: Child,
+    child: Background,
     _output: BufReader<ChildStdout>,
 }
 
 impl Server {
     pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("SIGKILL");
-        self.child.wait().expect("it is dead");
+        self.child.end();
     }
 
     /// Asks it to stop.
@@ -121,22 +123,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
 /// One request at a time, so that the rows keep the order of their file.
 pub(crate) const IN_ORDER: [&str; 5] = ["--parallel", "1", "--chunk", "64KiB", "--quiet"];
 
-pub(crate) async fn ends(child: &mut Child, what: &str) {
-    if !ended_within(child, Duration::from_secs(120)).await {
-        child.kill().expect("SIGKILL");
-        panic!("{what} does not end");
-    }
-}
+/// However slow the machine is.
+pub(crate) const LIFE_MAX: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_sent_by_http_give_the_batch_result() {
@@ -154,7 +145,7 @@ async fn rows_sent_by_http_give_the_batch_result() {
     let listed = text(&case.weir(&["stream", "list"]).output().expect("weir starts").stdout);
     assert!(listed.contains("plays") && listed.contains("300,000 rows") && listed.contains("open"), "{listed}");
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-    ends(&mut job, "the job").await;
+    job.ends("the job", LIFE_MAX).await;
     case.assert_equals_batch("by HTTP").await;
     let closed = case.weir(&["ingest", "plays"]).arg(case.file(0)).output().expect("weir starts");
     assert!(text(&closed.stderr).contains("closed"), "{}", text(&closed.stderr));
@@ -166,18 +157,17 @@ async fn server_and_job_killed_over_and_over_count_each_row_once() {
     let case = HttpCase::new(1_000_000, 1);
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
     let (mut server, mut job) = (case.serve(&[]), case.run(&["--parallelism", "2"]));
-    let mut ingest = case.weir(&["ingest", "plays"]).arg(case.file(0)).args(IN_ORDER).spawn().expect("weir starts");
+    let mut ingest = Background::start(case.weir(&["ingest", "plays"]).arg(case.file(0)).args(IN_ORDER));
     let mut kills = 0;
     for attempt in 0_u64.. {
-        let life = if kills < KILLS { Duration::from_millis(80 + attempt * 31 % 120) } else { Duration::from_secs(120) };
-        if ended_within(&mut ingest, life).await {
+        let life = if kills < KILLS { Duration::from_millis(80 + attempt * 31 % 120) } else { LIFE_MAX };
+        if ingest.ended_within(life).await {
             break;
         }
         assert!(kills < KILLS, "the client does not end");
         server.kill();
         if attempt % 2 == 0 {
-            job.kill().expect("SIGKILL");
-            job.wait().expect("it is dead");
+            job.end();
             job = case.run(&["--parallelism", "2"]);
         }
         server = case.serve(&[]);
@@ -185,7 +175,7 @@ async fn server_and_job_killed_over_and_over_count_each_row_once() {
     }
     assert!(kills >= 10, "only {kills} kills before all rows were sent: give it more rows");
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-    ends(&mut job, "the job").await;
+    job.ends("the job", LIFE_MAX).await;
     server.stop();
     case.assert_equals_batch("after kills").await;
 }
@@ -196,10 +186,9 @@ async fn a_run_that_was_cut_goes_on_where_it_stopped() {
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
     let server = case.serve(&[]);
     let arguments = ["ingest", "plays", "--resume", "night-7", "--chunk", "64KiB"];
-    let mut cut = case.weir(&arguments).arg(case.file(0)).arg("--quiet").spawn().expect("weir starts");
-    let _ended = ended_within(&mut cut, Duration::from_millis(120)).await;
-    cut.kill().expect("SIGKILL");
-    cut.wait().expect("it is dead");
+    let mut cut = Background::start(case.weir(&arguments).arg(case.file(0)).arg("--quiet"));
+    let _ended = cut.ended_within(Duration::from_millis(120)).await;
+    cut.end();
     let resumed = case.weir(&arguments).arg(case.file(0)).output().expect("weir starts");
     assert_ok(&resumed);
     assert!(text(&resumed.stdout).contains("plays: 200,000 rows"), "{}", text(&resumed.stdout));
@@ -243,7 +232,7 @@ async fn files_of_each_format_sent_by_weir_ingest_give_the_batch_result() {
         assert_ok(&sent);
         assert!(text(&sent.stdout).contains("plays: 50,000 rows"), "{extension}: {}", text(&sent.stdout));
         assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-        ends(&mut job, "the job").await;
+        job.ends("the job", LIFE_MAX).await;
         server.stop();
         case.assert_equals_batch(extension).await;
     }
@@ -280,7 +269,7 @@ async fn one_process_takes_rows_and_runs_the_job() {
     tokio::time::timeout(Duration::from_secs(60), ready).await.expect("the job makes its stream");
     assert_ok(&case.weir(&["ingest", "plays"]).arg(case.file(0)).args(IN_ORDER).output().expect("weir starts"));
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-    ends(&mut job, "the job").await;
+    job.ends("the job", LIFE_MAX).await;
     case.assert_equals_batch("in one process").await;
 }
 

@@ -1,15 +1,14 @@
 //! Rows by HTTP into MinIO and DynamoDB Local: keys that fill a transaction, networks that cut, servers and jobs that are killed.
 
 use std::collections::BTreeMap;
-use std::process::Child;
 use std::time::Duration;
 
 use futures::future::join_all;
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-use crate::ingest::{HttpCase, IN_ORDER, ends};
-use crate::killing::ended_within;
+use crate::background::Background;
+use crate::ingest::{HttpCase, IN_ORDER, LIFE_MAX};
 use crate::network::Network;
 use crate::real_parts::{STACK, variable};
 use crate::support::{assert_ok, text};
@@ -62,13 +61,13 @@ async fn small_requests_with_keys_fill_transactions_of_dynamodb_and_count_once()
     let refused = send_each(&case, &others, "run").await;
     assert!(refused.iter().all(|(status, _)| *status == StatusCode::UNPROCESSABLE_ENTITY), "{refused:?}");
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-    ends(&mut job, "the job").await;
+    job.ends("the job", LIFE_MAX).await;
     server.stop();
     case.assert_equals_batch("of small requests").await;
 }
 
 /// A process that is started again whenever it was killed.
-struct Restarted<'a>(&'a HttpCase, Child);
+struct Restarted<'a>(&'a HttpCase, Background);
 
 impl<'a> Restarted<'a> {
     fn start(case: &'a HttpCase) -> Self {
@@ -76,8 +75,7 @@ impl<'a> Restarted<'a> {
     }
 
     fn kill(&mut self) {
-        self.1.kill().expect("SIGKILL");
-        self.1.wait().expect("it is dead");
+        self.1.end();
         self.1 = self.0.run(&["--parallelism", "2"]);
     }
 }
@@ -99,24 +97,24 @@ async fn rows_sent_over_networks_that_cut_while_server_and_job_are_killed_count_
     let (mut server, mut job) = (case.serve(&[]), Restarted::start(&case));
     let mut ingest = case.weir(&["ingest", "plays"]);
     ingest.arg(case.file(0)).args(IN_ORDER).env("WEIR_SERVER", &clients.endpoint);
-    let mut ingest = ingest.spawn().expect("weir starts");
+    let mut ingest = Background::start(&mut ingest);
     for kill in 0..KILLS {
         let life = Duration::from_millis(700 + u64::from(kill) * 131 % 500);
-        assert!(!ended_within(&mut ingest, life).await, "only {kill} kills before all rows were sent: give it more rows");
+        assert!(!ingest.ended_within(life).await, "only {kill} kills before all rows were sent: give it more rows");
         server.kill();
         if kill % 2 == 0 {
             job.kill();
         }
         server = case.serve(&[]);
     }
-    ends(&mut ingest, "the client").await;
+    ingest.ends("the client", LIFE_MAX).await;
     let counts = [objects.counts(), table.counts(), clients.counts()];
     println!("requests and spoilt ones: to the store, the table, the server: {counts:?}");
     assert!(counts.iter().all(|(_, spoilt)| *spoilt >= 3), "too few faults to mean anything: {counts:?}");
     let listed = case.weir(&["stream", "list"]).output().expect("weir starts");
     assert!(text(&listed.stdout).contains("200,000 rows"), "{}{}", text(&listed.stdout), text(&listed.stderr));
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
-    ends(&mut job.1, "the job").await;
+    job.1.ends("the job", LIFE_MAX).await;
     server.stop();
     case.assert_equals_batch("over networks that cut").await;
 }

@@ -1,30 +1,17 @@
 //! Real processes under SIGKILL: nothing is lost, nothing is counted twice, and others take over at once.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use weir_coordinator::{SqliteTable, claim, jobs};
 use weir_model::{CommitEntry, Head, OwnerId, ShardId, ShardKey, StageId};
 
+use crate::background::Background;
 use crate::support::{Case, assert_ok, assert_same, hot_songs, hot_songs_batch, sink_rows, write_plays_of};
 use crate::watched::{DEADLINE, Watched, owners, until};
 
 const KILLS: u32 = 36;
 const SEED: u64 = 11;
-
-/// Waits until the process ends or the time is over; returns whether it ended.
-pub(crate) async fn ended_within(child: &mut Child, time: Duration) -> bool {
-    let until = tokio::time::Instant::now() + time;
-    while tokio::time::Instant::now() < until {
-        if let Some(status) = child.try_wait().expect("the process can be asked") {
-            assert!(status.success(), "a run failed by itself");
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    false
-}
 
 /// Stages of a job with one INSERT that groups.
 pub(crate) const LANES: u16 = 0;
@@ -48,19 +35,18 @@ pub(crate) async fn commits_of(case: &Case, stage: u16) -> u64 {
 pub(crate) async fn killed_at_work(case: &Case, moment: Duration, more: &[&str]) -> bool {
     let arguments = [&["--parallelism", "2", "--commit-interval", "10ms", "--quiet"], more].concat();
     let before = commits_of(case, LANES).await;
-    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    let mut child = Background::start(&mut case.run(&arguments));
     let began = Instant::now();
     while commits_of(case, LANES).await == before {
         assert!(began.elapsed() < DEADLINE, "the job makes no progress");
-        if ended_within(&mut child, Duration::from_millis(5)).await {
+        if child.ended_within(Duration::from_millis(5)).await {
             return true;
         }
     }
-    if ended_within(&mut child, moment).await {
+    if child.ended_within(moment).await {
         return true;
     }
-    child.kill().expect("SIGKILL");
-    child.wait().expect("it is dead");
+    child.end();
     false
 }
 

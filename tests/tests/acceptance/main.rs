@@ -6,6 +6,7 @@
 
 mod allocations;
 mod architecture;
+mod background;
 mod bad_input;
 mod bounded;
 mod broken;

@@ -1,14 +1,15 @@
 //! PostgreSQL as a target: each result is in the table once, whatever is killed on either side.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use datafusion::prelude::{JsonReadOptions, SessionContext};
 use tokio::sync::RwLock;
 use weir_connectors::generate::Plays;
 
-use crate::killing::{PUBLISHER, commits_of, ended_within, killed_often};
+use crate::background::Background;
+use crate::killing::{PUBLISHER, commits_of, killed_often};
 use crate::real_parts::variable;
 use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
 
@@ -118,15 +119,15 @@ async fn a_job_goes_on_when_its_target_was_killed_under_it() {
     let table = table("restarted");
     std::fs::write(case.script(), totals(&case, &table)).expect("the script can be written");
     let arguments = ["--parallelism", "2", "--commit-interval", "10ms", "--quiet", "--durability", "process"];
-    let mut child = case.run(&arguments).stderr(Stdio::null()).spawn().expect("weir starts");
+    let mut child = Background::start(&mut case.run(&arguments));
     for _ in 0..2 {
         let before = commits_of(&case, PUBLISHER).await;
         while commits_of(&case, PUBLISHER).await == before {
-            assert!(!ended_within(&mut child, Duration::from_millis(1)).await, "the job was done before its target was killed");
+            assert!(!child.ended_within(Duration::from_millis(1)).await, "the job was done before its target was killed");
         }
         assert_ok(&Command::new(restart).args(["--kill", "postgres"]).output().expect("the script starts"));
     }
-    assert!(ended_within(&mut child, Duration::from_secs(300)).await, "the job does not end");
+    child.ends("the job", Duration::from_secs(300)).await;
     assert_same("after the target was killed", &totals_found(&table), &totals_batch(&case.input()).await);
 }
 

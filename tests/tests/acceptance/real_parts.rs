@@ -1,7 +1,7 @@
 //! The same jobs on real parts, MinIO and DynamoDB Local by the project's own script: killed over and over, and with the stores
 //! themselves killed under load.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use weir_coordinator::{CoordinationStore, jobs};
 use weir_model::ShardKey;
 
-use crate::killing::ended_within;
+use crate::background::Background;
 use crate::network::Network;
 use crate::support::{Case, assert_ok, assert_same, hot_songs_batch, sink_rows, text, weir};
 
@@ -118,10 +118,10 @@ impl Standing {
 }
 
 /// Waits until the job has moved as `moved` says; `false` if its process ended before.
-async fn goes_on_until(child: &mut Child, table: &dyn CoordinationStore, moved: impl Fn(&Standing) -> bool) -> bool {
+async fn goes_on_until(child: &mut Background, table: &dyn CoordinationStore, moved: impl Fn(&Standing) -> bool) -> bool {
     let waiting = async {
         loop {
-            if ended_within(child, Duration::from_millis(5)).await {
+            if child.ended_within(Duration::from_millis(5)).await {
                 return false;
             }
             if moved(&Standing::of(table).await) {
@@ -139,17 +139,16 @@ async fn kill_over_and_over(real: &RealCase, kills: &mut u32) -> u32 {
     let mut after_claim = 0;
     while *kills < KILLS {
         let before = Standing::of(table.as_ref()).await;
-        let mut child = real.run(&["--commit-interval", "20ms"]).stderr(Stdio::null()).spawn().expect("weir starts");
+        let mut child = Background::start(&mut real.run(&["--commit-interval", "20ms"]));
         let has_moved = |now: &Standing| match *kills % 4 {
             3 => now.generations > before.generations,
             _ => now.epochs > before.epochs,
         };
         let longer = Duration::from_millis(u64::from(*kills) * 37 % 60);
-        if !goes_on_until(&mut child, table.as_ref(), has_moved).await || ended_within(&mut child, longer).await {
+        if !goes_on_until(&mut child, table.as_ref(), has_moved).await || child.ended_within(longer).await {
             break;
         }
-        child.kill().expect("SIGKILL");
-        child.wait().expect("it is dead");
+        child.end();
         *kills += 1;
         after_claim += u32::from(Standing::of(table.as_ref()).await.epochs == before.epochs);
     }
@@ -193,7 +192,7 @@ async fn a_job_goes_on_when_its_stores_were_killed_under_it() {
     let _alone = STACK.lock().await;
     let restart = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/local/restart");
     let real = RealCase::new(3_000_000);
-    let mut child = real.run(&["--commit-interval", "20ms"]).stderr(Stdio::null()).spawn().expect("weir starts");
+    let mut child = Background::start(&mut real.run(&["--commit-interval", "20ms"]));
     let table = real.table().await;
     for part in ["minio", "dynamodb", "minio"] {
         let before = Standing::of(table.as_ref()).await;
@@ -201,10 +200,7 @@ async fn a_job_goes_on_when_its_stores_were_killed_under_it() {
         assert!(goes_on_until(&mut child, table.as_ref(), commits).await, "the job was done before its stores were killed");
         assert_ok(&Command::new(restart).args(["--kill", part]).output().expect("the script starts"));
     }
-    if !ended_within(&mut child, Duration::from_secs(300)).await {
-        child.kill().expect("SIGKILL");
-        panic!("the job does not end");
-    }
+    child.ends("the job", Duration::from_secs(300)).await;
     real.assert_equals_batch("after the stores were killed").await;
 }
 

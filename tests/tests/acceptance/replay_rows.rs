@@ -1,10 +1,10 @@
 //! `weir replay-rows`: what was set aside goes to a stream, each row once, whatever is killed and whatever was fed before.
 
 use std::collections::BTreeSet;
-use std::process::{Child, Stdio};
 
 use weir_coordinator::{SqliteTable, jobs, streams};
 
+use crate::background::Background;
 use crate::support::{Case, assert_ok, lines, text};
 
 /// Rows of the stream `name`, as its lanes count them.
@@ -51,7 +51,7 @@ fn refused(case: &Case, arguments: &[&str]) -> String {
 }
 
 /// Kills `child` once the stream has more than `before` rows; whether it lived until then.
-async fn killed_after_a_commit(case: &Case, child: &mut Child, before: u64) -> bool {
+async fn killed_after_a_commit(case: &Case, child: &mut Background, before: u64) -> bool {
     while rows_of_stream(case, "again").await <= before {
         if child.try_wait().expect("asked").is_some() {
             return false;
@@ -81,7 +81,7 @@ async fn late_rows_are_fed_once_however_often_the_command_is_killed() {
         let before = rows_of_stream(&case, "again").await;
         let mut command = std::process::Command::new(crate::support::weir());
         command.args(["replay-rows", "job", "--late", "--into", "again", "--quiet", "--store", "file://store"]);
-        let mut child = command.current_dir(case.folder.path()).stderr(Stdio::null()).spawn().expect("weir starts");
+        let mut child = Background::start(command.current_dir(case.folder.path()));
         if !killed_after_a_commit(&case, &mut child, before).await {
             break;
         }
