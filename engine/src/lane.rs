@@ -70,6 +70,8 @@ pub struct LaneOperator {
     /// Watermark before the epoch and after what was pushed so far.
     before: Watermark,
     after: Watermark,
+    /// Whether all rows of the epoch travel as rows.
+    as_rows: bool,
     scratch: Vec<usize>,
     sieve: Sieve,
 }
@@ -102,6 +104,7 @@ impl LaneOperator {
             behind: Vec::new(),
             before: watermark,
             after: watermark,
+            as_rows: false,
             scratch: Vec::new(),
             sieve: Sieve { table: pipeline.source.name.clone(), on_error: pipeline.source.on_error },
         })
@@ -168,7 +171,11 @@ impl LaneOperator {
         self.epoch.events += rows.num_rows() as u64;
         let Some(rowtime) = &self.rowtime else { return self.push_on_time(rows).await };
         // A stateless pipeline has no use for order: only a row without a place in time is held back.
-        let before = if self.shape.is_some() { self.before } else { Watermark::NONE };
+        let before = match &self.shape {
+            Some(_) if self.as_rows => Watermark::INFINITY,
+            Some(_) => self.before,
+            None => Watermark::NONE,
+        };
         let timed = match rowtime.sort(rows.clone(), before, latest_micros) {
             Err(error) => {
                 let good = self.sieve.good(Failing::Time(rowtime), &rows, error, &mut self.epoch.failed).await?;
@@ -185,6 +192,17 @@ impl LaneOperator {
             Some(rows) => self.push_on_time(rows).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether rows are folded into windows, each of which fires and may be over for a row.
+    #[must_use]
+    pub fn folds_by_time(&self) -> bool {
+        self.with_row.is_some() && self.rowtime.is_some()
+    }
+
+    /// Whether all rows of the next epoch travel as rows, as those behind the lane's watermark do: receivers judge each of them.
+    pub fn send_as_rows(&mut self, all: bool) {
+        self.as_rows = all && self.folds_by_time();
     }
 
     /// Moves event time on without rows, as the source says; never back, and not to its end, which only a closed stream reaches (W2).

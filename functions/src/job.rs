@@ -181,7 +181,7 @@ pub(crate) async fn create(
     let pinned = pin_all(ctx, &plan).await?;
     let job = ctx.ids.job();
     let topology = Topology::new(job, &plan, &pinned, parallelism, key_groups);
-    refuse_sleeping_lanes(&plan, &topology, &pinned)?;
+    refuse_idle_timeouts_of_streams(&plan, &pinned)?;
     for stage in &topology.stages {
         if stage.role == crate::topology::Role::Publish {
             let shard = topology.shards(stage.id)[0];
@@ -227,26 +227,17 @@ pub(crate) async fn create(
     }
 }
 
-/// A lane of a stream that slept may bring rows of a window that has closed meanwhile: where windows give results more than once, the result
-/// of those rows alone would take the place of the window's (EO-1, W1).
-fn refuse_sleeping_lanes(plan: &JobPlan, topology: &Topology, pinned: &[Pinned]) -> Result<(), JobError> {
-    for stage in topology.stages.iter().filter(|stage| stage.role == crate::topology::Role::Lane) {
-        let pipeline = &plan.pipelines[stage.pipeline];
-        let again = pipeline
-            .aggregate
-            .as_ref()
-            .is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { emit, .. } if emit.changes()));
-        let is_stream = pinned.get(stage.pipeline).is_some_and(|pinned| pinned.stream().is_some());
-        if again && is_stream && stage.layout.shards.len() > 1 {
-            let stream = &pipeline.source.name;
-            return Err(JobError::Options(format!(
-                "{}: windows over the stream {stream} that give results more than once need its rows in one lane\n\
-                 help: create the job with --parallelism 1, or leave out EMIT EVERY and 'allowed-lateness'",
-                pipeline.sink.name
-            )));
-        }
+/// The lanes of a stream say themselves that they are idle; a time of the job's own would be passed over (W1).
+fn refuse_idle_timeouts_of_streams(plan: &JobPlan, pinned: &[Pinned]) -> Result<(), JobError> {
+    let mut streams = plan.pipelines.iter().zip(pinned).filter(|(_, pinned)| pinned.stream().is_some());
+    match streams.find(|(pipeline, _)| pipeline.source.idle_after_micros.is_some()) {
+        Some((pipeline, _)) => Err(JobError::Options(format!(
+            "{}: a stream's lanes say themselves that they are idle, five seconds after their last row\n\
+             help: leave out 'scan.watermark.idle-timeout'",
+            pipeline.source.name
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Most shards of a stage: a receiver's head names each of its inputs, and a row has a size (T4).

@@ -84,8 +84,18 @@ pub enum Activity {
     Active,
     /// Its owner said that nothing comes for now; its watermark does not count.
     Idle,
+    /// Rows come again and its watermark counts, but it does not know yet how far its receivers are: its rows travel as rows.
+    Joining,
     /// Nothing will ever come from it again.
     Closed,
+}
+
+impl Activity {
+    /// Whether its watermark counts.
+    #[must_use]
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Active | Self::Joining)
+    }
 }
 
 /// One committed epoch of a shard.

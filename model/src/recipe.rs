@@ -59,6 +59,9 @@ pub struct Recipe {
     /// Whether open windows gave what had changed of their results: a clock decided that it was time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub early: bool,
+    /// Whether all rows of the batch travelled as rows, because the lane had slept and was only joining.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub as_rows: bool,
     /// Version of the plan that ran.
     pub plan: u32,
     /// Build that ran, as `version+architecture+sources`; without sources where rows are only taken in.

@@ -334,9 +334,12 @@ fn source_table(scan: &TableScan, catalog: &Catalog) -> Result<SourceTable, CutE
     });
     let mut options = table.options.clone();
     let on_error = on_error(table, options.remove(ON_ERROR).as_deref())?;
-    let allowed_lateness_micros = allowed_lateness(table, options.remove(ALLOWED_LATENESS).as_deref())?;
+    let allowed_lateness = time_option(table, ALLOWED_LATENESS, options.remove(ALLOWED_LATENESS).as_deref())?;
+    let allowed_lateness_micros = allowed_lateness.unwrap_or(0);
+    let idle_after = time_option(table, IDLE_TIMEOUT, options.remove(IDLE_TIMEOUT).as_deref())?;
+    let idle_after_micros = idle_after.filter(|micros| *micros > 0);
     let (name, schema) = (table.name.clone(), Arc::clone(&table.schema));
-    Ok(SourceTable { name, schema, projection, options, rowtime, on_error, allowed_lateness_micros })
+    Ok(SourceTable { name, schema, projection, options, rowtime, on_error, allowed_lateness_micros, idle_after_micros })
 }
 
 /// The option of a source that says what happens to rows on which an expression fails; no connector sees it.
@@ -345,15 +348,19 @@ const ON_ERROR: &str = "on-error";
 /// The option of a source that says how long after its end a window still takes rows.
 const ALLOWED_LATENESS: &str = "allowed-lateness";
 
-fn allowed_lateness(table: &Table, written: Option<&str>) -> Result<i64, PlanError> {
-    let Some(written) = written else { return Ok(0) };
-    let wrong = |what: &str| PlanError::new(format!("'{ALLOWED_LATENESS}' = '{written}' of {} {what}", table.name));
+/// The option of a source that says after how long without a row windows do not wait for a lane any more.
+const IDLE_TIMEOUT: &str = "scan.watermark.idle-timeout";
+
+/// A duration in microseconds that means something only beside a watermark.
+fn time_option(table: &Table, option: &str, written: Option<&str>) -> Result<Option<i64>, PlanError> {
+    let Some(written) = written else { return Ok(None) };
+    let wrong = |what: &str| PlanError::new(format!("'{option}' = '{written}' of {} {what}", table.name));
     if table.rowtime.is_none() {
         let hint = "declare WATERMARK FOR time AS time - INTERVAL '5' SECOND, or leave the option out";
         return Err(wrong("needs a watermark").hint(hint));
     }
-    let micros = duration::parse(written).and_then(|lateness| i64::try_from(lateness.as_micros()).ok());
-    micros.ok_or_else(|| wrong("is not a duration").hint("write it as 500 ms, 30 s, 5 min or 1 h"))
+    let micros = duration::parse(written).and_then(|time| i64::try_from(time.as_micros()).ok());
+    micros.map(Some).ok_or_else(|| wrong("is not a duration").hint("write it as 500 ms, 30 s, 5 min or 1 h"))
 }
 
 fn on_error(table: &Table, written: Option<&str>) -> Result<OnError, PlanError> {

@@ -53,6 +53,8 @@ pub struct SourceTable {
     pub on_error: OnError,
     /// How long after its end a window takes rows, microseconds: `'allowed-lateness'`.
     pub allowed_lateness_micros: i64,
+    /// After how long without a row a lane is not waited for any more, microseconds: `'scan.watermark.idle-timeout'`.
+    pub idle_after_micros: Option<i64>,
 }
 
 /// What happens to a row on which an expression fails.

@@ -41,6 +41,7 @@ pub(crate) fn entry(epoch: u64, objects: &[(SegmentKind, &str)]) -> CommitEntry 
             watermark_after: Watermark(0),
             now_micros: 0,
             early: false,
+            as_rows: false,
             plan: 1,
             build: "test".to_owned(),
             digest: 0,

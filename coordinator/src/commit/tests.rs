@@ -76,6 +76,7 @@ pub(crate) fn next(claim: &Claim, id: CommitId) -> Head {
         watermark_after: Watermark(5),
         now_micros: 0,
         early: false,
+        as_rows: false,
         plan: 1,
         build: "test".into(),
         digest: 0,

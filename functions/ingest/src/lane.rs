@@ -343,6 +343,7 @@ async fn advance(
             watermark_after: from.watermark,
             now_micros: seams.clock.now_micros().max(from.now_micros),
             early: false,
+            as_rows: false,
             plan: 0,
             build: build(),
             digest: step.digest,

@@ -1,11 +1,12 @@
-//! Back-pressure: a lane whose receivers leave too much unread stops reading its source.
+//! Back-pressure: a lane whose receivers leave too much unread stops reading its source. Joining: one that slept asks how far they are.
 //!
 //! Only bytes that were committed and not consumed count, so a lane never waits for itself; heads of receivers are read only once the
-//! budget is used up.
+//! budget is used up, and while it is joining.
 
 use std::collections::VecDeque;
 
-use weir_model::{CommitEntry, Epoch, Head, SegmentKind, SegmentRef, ShardKey};
+use weir_model::decide::{Joined, found_by_joining};
+use weir_model::{CommitEntry, Epoch, Head, SegmentKind, SegmentRef, ShardKey, Watermark};
 
 use super::WorkerError;
 use crate::context::Ctx;
@@ -72,5 +73,21 @@ impl Edge {
             }
         }
         Ok(self.bytes > self.bytes_max)
+    }
+
+    /// The watermark that the lane finds if it has been joining since an epoch (W2); `None` while a receiver may move on without it.
+    ///
+    /// # Errors
+    /// [`WorkerError::Table`] if their heads cannot be read.
+    pub(super) async fn found_by_joining(&self, ctx: &Ctx, since: Epoch) -> Result<Option<Watermark>, WorkerError> {
+        let mut receivers = Vec::with_capacity(self.receivers.len());
+        for receiver in &self.receivers {
+            let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), receiver.shard).await?;
+            receivers.push(Joined { taken: head.input(self.lane).epoch, watermark: head.watermark });
+            if found_by_joining(since, receivers.iter().copied()).is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(found_by_joining(since, receivers))
     }
 }

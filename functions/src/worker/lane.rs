@@ -9,8 +9,9 @@ use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use weir_connectors::SourceReader;
 use weir_engine::{LaneEpoch, LaneOperator};
+use weir_model::decide::{decide_join, travels_as_rows};
 use weir_model::layout::Layout;
-use weir_model::{Activity, Head, Inputs, Recipe, SegmentKind, ShardId, ShardStats, Watermark};
+use weir_model::{Activity, Epoch, Head, Inputs, Recipe, SegmentKind, ShardId, ShardStats, Watermark};
 use weir_state::key_sort::sorted_by_key_group;
 use weir_state::split_by_receiver;
 
@@ -20,7 +21,7 @@ use super::learn::{Fed, Handed};
 use super::replay::Upstreams;
 use super::round::{Batch, Maker, Published, Round};
 use super::sample::Sample;
-use super::source::{self, Read};
+use super::source::{self, Quiet, Read};
 use super::stream::StreamInput;
 use crate::connect::Pinned;
 use crate::context::Ctx;
@@ -42,6 +43,8 @@ pub(super) struct LaneShard {
     /// Owners of key groups in the stage that reads the partials.
     receivers: Option<Layout>,
     edge: Edge,
+    /// An epoch from which on it has been joining; `None` if it is not.
+    joining_since: Option<Epoch>,
     /// Whether it did not read because its receivers must catch up first.
     blocked: bool,
 }
@@ -49,7 +52,7 @@ pub(super) struct LaneShard {
 /// Where a lane's rows come from.
 enum LaneInput {
     /// A source that can replay.
-    Source(Box<dyn SourceReader>),
+    Source(Box<dyn SourceReader>, Quiet),
     /// Lanes of a stream.
     Stream(StreamInput),
 }
@@ -58,7 +61,7 @@ impl LaneInput {
     /// What the places in a source mean, if that has changed; positions in a stream mean the same for ever.
     fn ledger(&mut self, whole: bool) -> Option<Bytes> {
         match self {
-            Self::Source(reader) => reader.ledger(whole),
+            Self::Source(reader, _) => reader.ledger(whole),
             Self::Stream(_) => None,
         }
     }
@@ -75,12 +78,18 @@ impl LaneShard {
             Pinned::Stream(stream) => {
                 LaneInput::Stream(StreamInput::new(stream, &head, lanes, Arc::clone(operator.source_schema())))
             }
-            pinned => LaneInput::Source(source::open(ctx, &pipeline.source, pinned, &head, lanes).await?),
+            pinned => {
+                let reader = source::open(ctx, &pipeline.source, pinned, &head, lanes).await?;
+                LaneInput::Source(reader, Quiet::new(pipeline.source.idle_after_micros))
+            }
         };
         let receivers =
             stage.downstream.filter(|_| pipeline.aggregate.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
-        Ok(Self { head, operator, input, keeps_results: keeps_results(pipeline), receivers, edge, blocked: false })
+        let keeps_results = keeps_results(pipeline);
+        // Any epoch of a lane that is joining will do: from all of them on it counts.
+        let joining_since = (head.activity == Activity::Joining).then_some(head.epoch);
+        Ok(Self { head, operator, input, keeps_results, receivers, edge, joining_since, blocked: false })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -95,16 +104,34 @@ impl LaneShard {
             return Ok(None);
         }
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
-        let Some(read) = self.read(ctx, loaded, now_micros, round.looks).await? else { return Ok(None) };
+        let as_rows = self.operator.folds_by_time() && travels_as_rows(self.head.activity);
+        self.operator.send_as_rows(as_rows);
+        let Some(mut read) = self.read(ctx, loaded, now_micros, round.looks).await? else { return Ok(None) };
+        read.activity = self.join(ctx, read.activity).await?;
         let (shard, epoch, upto) = (self.head.shard, self.head.epoch.next(), read.upto().unwrap_or_default());
         ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Cut { shard, epoch, upto });
         let started = ctx.clock.monotonic_micros();
         let epoch = self.operator.finish()?;
         let (published, handed) = self.publish(ctx, loaded, round, &epoch, &read)?;
-        let entry = self.advance(ctx, loaded, round, published, &epoch, read, now_micros)?;
+        let entry = self.advance(ctx, loaded, round, published, &epoch, read, (now_micros, as_rows))?;
         self.edge.sent(&entry);
+        self.joining_since = (entry.activity == Activity::Joining).then(|| self.joining_since.unwrap_or(entry.epoch));
         ctx.progress.encode_micros.add_between(started, ctx.clock.monotonic_micros());
         Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
+    }
+
+    /// What the lane says of itself with this epoch, its source having said `now`; moves its watermark to the one that it finds (W2).
+    async fn join(&mut self, ctx: &Ctx, now: Activity) -> Result<Activity, WorkerError> {
+        if !self.operator.folds_by_time() {
+            return Ok(now);
+        }
+        let found = match self.joining_since {
+            Some(since) if now == Activity::Active => self.edge.found_by_joining(ctx, since).await?,
+            _ => None,
+        };
+        let (activity, watermark) = decide_join(self.head.activity, now, self.operator.watermark(), found);
+        self.operator.advance(watermark);
+        Ok(activity)
     }
 
     /// Runs the batch of `recipe` again, the lane having been loaded at the head before it; nothing is stored.
@@ -121,14 +148,15 @@ impl LaneShard {
         loaded.plan.clock.set(recipe.now_micros);
         let latest = latest_micros(loaded, recipe.now_micros);
         let operator = &mut self.operator;
+        operator.send_as_rows(recipe.as_rows);
         let read = match (&mut self.input, &recipe.inputs) {
-            (LaneInput::Source(reader), Inputs::Reference { from, upto }) => {
+            (LaneInput::Source(reader, _), Inputs::Reference { from, upto }) => {
                 source::read_again(reader.as_mut(), operator, (*from, *upto), latest, sample).await?
             }
             (LaneInput::Stream(stream), Inputs::Segments(cuts)) => {
                 stream.read_again(ctx, cuts, upstream, operator, latest, sample).await?
             }
-            (LaneInput::Source(_), Inputs::Segments(_)) | (LaneInput::Stream(_), Inputs::Reference { .. }) => {
+            (LaneInput::Source(..), Inputs::Segments(_)) | (LaneInput::Stream(_), Inputs::Reference { .. }) => {
                 return Err(WorkerError::Task(format!("shard {}: its recipe is of another source", self.head.shard)));
             }
         };
@@ -140,13 +168,13 @@ impl LaneShard {
 
     /// Whether it has to be asked again and again for what nobody announces.
     pub(super) fn polls(&self) -> bool {
-        self.head.activity != Activity::Closed && matches!(self.input, LaneInput::Source(_))
+        self.head.activity != Activity::Closed && matches!(self.input, LaneInput::Source(..))
     }
 
     /// Whether rows are known to have come that it has not taken.
     pub(super) fn gathers(&self) -> bool {
         match &self.input {
-            LaneInput::Source(_) => false,
+            LaneInput::Source(..) => false,
             LaneInput::Stream(stream) => !self.blocked && stream.has_unread(),
         }
     }
@@ -159,7 +187,9 @@ impl LaneShard {
     async fn read(&mut self, ctx: &Ctx, loaded: &Loaded, now_micros: i64, looks: bool) -> Result<Option<Read>, WorkerError> {
         let latest_micros = latest_micros(loaded, now_micros);
         match &mut self.input {
-            LaneInput::Source(reader) => source::read(reader.as_mut(), ctx, &self.head, &mut self.operator, latest_micros).await,
+            LaneInput::Source(reader, quiet) => {
+                source::read(reader.as_mut(), quiet, ctx, &self.head, &mut self.operator, latest_micros).await
+            }
             LaneInput::Stream(stream) => stream.read(ctx, &self.head, &mut self.operator, latest_micros, looks).await,
         }
     }
@@ -210,7 +240,7 @@ impl LaneShard {
         published: Published,
         epoch: &LaneEpoch,
         read: Read,
-        now_micros: i64,
+        (now_micros, as_rows): (i64, bool),
     ) -> Result<weir_model::CommitEntry, WorkerError> {
         let count = |rows: &[RecordBatch]| rows.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
         let misfits: u64 = epoch.misfits.iter().map(|(_, rows)| rows.num_rows() as u64).sum();
@@ -241,6 +271,7 @@ impl LaneShard {
             activity: read.activity,
             now_micros,
             early: false,
+            as_rows,
             act_at: None,
             checkpoint: None,
             publish: None,

@@ -176,6 +176,7 @@ impl MergeShard {
             activity: activity_after(after.activity, self.operator.is_due(after.watermark)),
             now_micros,
             early,
+            as_rows: false,
             act_at: self.operator.act_at(),
             checkpoint,
             publish: None,

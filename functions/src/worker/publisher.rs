@@ -336,6 +336,7 @@ impl PublisherShard {
             activity,
             now_micros,
             early: false,
+            as_rows: false,
             act_at: None,
             checkpoint: None,
             publish: Some(state),

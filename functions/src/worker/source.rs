@@ -109,9 +109,30 @@ async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerErro
     Ok(result.bytes().await.map_err(failed)?)
 }
 
-/// Reads until the interval, a budget, the source's end or a stop; `None` if there was nothing.
+/// How long a lane's source has had nothing.
+#[derive(Debug)]
+pub(super) struct Quiet {
+    since_micros: Option<i64>,
+    idle_after_micros: Option<i64>,
+}
+
+impl Quiet {
+    /// - `idle_after_micros`: as the table's declaration says; without it a lane is never idle.
+    pub(super) fn new(idle_after_micros: Option<i64>) -> Self {
+        Self { since_micros: None, idle_after_micros }
+    }
+
+    /// Nothing has come; whether that has been so for long enough.
+    fn is_idle(&mut self, now_micros: i64) -> bool {
+        let since = *self.since_micros.get_or_insert(now_micros);
+        self.idle_after_micros.is_some_and(|after| now_micros.saturating_sub(since) >= after)
+    }
+}
+
+/// Reads until the interval, a budget, the source's end or a stop; `None` if there was nothing and nothing is to be said of that (W1).
 pub(super) async fn read(
     reader: &mut dyn SourceReader,
+    quiet: &mut Quiet,
     ctx: &Ctx,
     head: &Head,
     operator: &mut LaneOperator,
@@ -134,6 +155,7 @@ pub(super) async fn read(
                 read.rows += batch.batch.num_rows() as u64;
                 read.bytes += batch.bytes;
                 upto = batch.upto;
+                quiet.since_micros = None;
                 ctx.progress.trace.note(ctx.clock.as_ref(), || Step::Read { shard, upto });
                 read.bad.extend(batch.bad);
                 operator.push(batch.batch, latest_micros).await?;
@@ -143,7 +165,13 @@ pub(super) async fn read(
                 operator.advance(to);
                 upto = place;
             }
-            Pull::Later if read.rows == 0 && read.bad.is_empty() && upto == from => return Ok(None),
+            Pull::Later if read.rows == 0 && read.bad.is_empty() && upto == from => {
+                if !quiet.is_idle(ctx.clock.monotonic_micros()) || !head.activity.counts() {
+                    return Ok(None);
+                }
+                let inputs = Inputs::Reference { from, upto };
+                return Ok(Some(Read { activity: Activity::Idle, ..Read::nothing(inputs) }));
+            }
             Pull::Later => ctx.clock.sleep(tuning.ask_again).await,
             Pull::End => read.activity = Activity::Closed,
         }

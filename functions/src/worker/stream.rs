@@ -79,7 +79,8 @@ impl StreamInput {
     fn waits(&self, ctx: &Ctx, head: &Head, now: i64) -> bool {
         let unread_bytes: u64 = self.upstream.iter().map(|upstream| upstream.view(ShardId(0)).unread_bytes).sum();
         if self.upstream.iter().all(|upstream| upstream.unread.is_empty()) {
-            return self.activity() == head.activity;
+            let said = if head.activity == Activity::Joining { Activity::Active } else { head.activity };
+            return self.activity() == said;
         }
         let leaves = ctx.stop.requested() || now >= ctx.tuning.leave_at_micros;
         now < self.next_at && unread_bytes < ctx.tuning.gathered_bytes_max as u64 && !leaves

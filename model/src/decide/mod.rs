@@ -9,6 +9,7 @@
 //! | [`decide_resolve`] | my answer was lost: did it happen? | T5 |
 //! | [`cache_is_valid`] | may I go on from memory? | C2 |
 //! | [`decide_run`], [`combined`] | has a merge shard something to say? | C4, W1, W2 |
+//! | [`decide_join`], [`found_by_joining`], [`travels_as_rows`] | how does a lane that slept come back? | W1, W2, EO-1 |
 //! | [`decide_checkpoint`] | is a snapshot cheaper than replay? | C5 |
 //! | [`snapshots`], [`oldest_replayable`] | from where can a past batch be run again? | R1, G3 |
 //! | [`decide_dispatch`], [`SlotMemory`] | must a worker be called, or is that on its way? | C6 |
@@ -20,6 +21,7 @@ mod checkpoint;
 mod claim;
 mod commit;
 mod dispatch;
+mod join;
 mod memory;
 mod publish;
 mod replay;
@@ -36,6 +38,7 @@ pub use claim::{
 };
 pub use commit::{Advance, CommitRefusal, decide_commit};
 pub use dispatch::{Called, Dispatch, decide_dispatch, said_all};
+pub use join::{Joined, decide_join, found_by_joining, travels_as_rows};
 pub use memory::{Act, LOOK_AFTER, SlotMemory};
 pub use publish::{PublishRecovery, decide_recovery};
 pub use replay::{Snapshot, oldest_replayable, snapshots};

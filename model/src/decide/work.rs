@@ -38,7 +38,7 @@ pub fn combined(before: Watermark, inputs: impl IntoIterator<Item = (Watermark, 
     if !inputs.is_empty() && inputs.iter().all(|(_, activity)| *activity == Activity::Closed) {
         return Combined { watermark: Watermark::INFINITY, activity: Activity::Closed };
     }
-    let active = inputs.iter().filter(|(_, activity)| *activity == Activity::Active).map(|(watermark, _)| *watermark);
+    let active = inputs.iter().filter(|(_, activity)| activity.counts()).map(|(watermark, _)| *watermark);
     match Watermark::least(active) {
         Some(least) => Combined { watermark: least.max(before), activity: Activity::Active },
         None => Combined { watermark: before, activity: Activity::Idle },
@@ -81,13 +81,16 @@ pub fn decide_run(
     let unread_bytes: u64 = inputs.iter().map(|input| input.unread_bytes).sum();
     let fires = act_at.is_some_and(|at| at <= known.watermark) || (unread_rows > 0 && crosses_pane);
     let quiet = inputs.iter().any(|input| input.unread_epochs >= QUIET_EPOCHS_MAX);
-    if fires || quiet || unread_bytes > unread_bytes_max || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
+    // A lane that joins waits for its receivers to take what it said.
+    let joins = inputs.iter().any(|input| input.activity == Activity::Joining && input.unread_epochs > 0);
+    let full = unread_bytes > unread_bytes_max;
+    if fires || quiet || joins || full || known.activity == Activity::Closed { Run::Now } else { Run::Wait }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Activity::{Active, Closed, Idle};
+    use Activity::{Active, Closed, Idle, Joining};
 
     fn view(watermark: i64, activity: Activity, unread: u64) -> InputView {
         InputView { watermark: Watermark(watermark), activity, unread_bytes: unread, unread_rows: unread, unread_epochs: 1 }
@@ -101,6 +104,7 @@ mod tests {
     #[test]
     fn the_least_active_input_counts() {
         assert_eq!(mixed(&[(30, Active), (20, Active), (10, Idle), (9, Closed)]), (20, Active));
+        assert_eq!(mixed(&[(30, Active), (20, Joining), (10, Idle)]), (20, Active));
         assert_eq!(
             mixed(&[(30, Active), (i64::MIN, Active)]),
             (7, Active),
@@ -133,6 +137,7 @@ mod tests {
         assert_eq!(run(&[view(20, Active, 101)], None, false, false), Run::Now);
         let quiet = InputView { unread_epochs: QUIET_EPOCHS_MAX, ..view(20, Active, 0) };
         assert_eq!(run(&[quiet], None, false, false), Run::Now, "a shard that never gets a row must not hold floors and lanes");
+        assert_eq!(run(&[view(20, Joining, 0)], None, false, false), Run::Now, "it waits to be waited for");
         assert_eq!(run(&[view(20, Closed, 0)], None, false, false), Run::Now);
         assert_eq!(run(&[view(20, Closed, 0)], None, false, true), Run::Wait);
     }

@@ -48,6 +48,7 @@ fn recipe(inputs: Inputs, before: Watermark, after: Watermark) -> Recipe {
         watermark_after: after,
         now_micros: NEW_YEAR + 1,
         early: false,
+        as_rows: false,
         plan: 1,
         build: "0.1.0+x86_64".to_owned(),
         digest: 0xfeed_face_cafe_beef,

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use stateright::{Model, Property};
-use weir_model::decide::{InputView, Run, activity_after, combined, decide_commit, decide_run};
+use weir_model::decide::{
+    InputView, Joined, Run, activity_after, combined, decide_commit, decide_join, decide_run, found_by_joining, travels_as_rows,
+};
 use weir_model::head::InputState;
 use weir_model::{Activity, Epoch, Head, InputCut, Inputs, ShardKey, Watermark};
 
@@ -29,6 +31,10 @@ enum Flaw {
     WakesForOpenPanesOnly,
     /// W2: a shard is closed as soon as its inputs are, though it has results to give.
     ClosesWhileFiring,
+    /// W2: a lane that slept goes on as if it had not.
+    WakesAsIfAwake,
+    /// W2: a lane that slept joins at the watermark that it sees, while its receivers move on.
+    JoinsWhatMovesOn,
 }
 
 /// One epoch of a lane: event times of its rows, then its watermark and activity.
@@ -50,20 +56,31 @@ const CLOSED: LaneEpoch = LaneEpoch { rows: &[], watermark: i64::MAX, activity: 
 
 type Script = [&'static [LaneEpoch]; 2];
 
-/// Nobody is idle and no lane is behind its own watermark, so nothing may be late.
+/// Nobody is idle; the row 3 is behind its own lane's watermark, but its window is open until that is passed: nothing may be late.
 const ORDERLY: Script = [
-    &[epoch(&[5, 3], 5), epoch(&[15], 15), epoch(&[21, 24], 24), CLOSED],
+    &[epoch(&[5], 5), epoch(&[15, 3], 15), epoch(&[21, 24], 24), CLOSED],
     &[epoch(&[7], 7), epoch(&[12, 8], 8), epoch(&[], 22), epoch(&[23], 23), CLOSED],
 ];
 
-/// The second lane is idle at first: its row 7 may be late, for nobody waited for it.
-const SLEEPER: Script =
-    [&[epoch(&[5], 5), epoch(&[15], 15), CLOSED], &[idle(i64::MIN), epoch(&[7], 7), idle(7), epoch(&[18], 18), CLOSED]];
+/// The second lane is idle at first and once more: its rows may be late, for nobody waited for it.
+const SLEEPER: Script = [
+    &[epoch(&[5], 5), epoch(&[15], 15), epoch(&[25], 25), CLOSED],
+    &[idle(i64::MIN), epoch(&[7], 7), epoch(&[8], 8), epoch(&[16], 16), idle(16), epoch(&[18], 18), CLOSED],
+];
+
+/// What a lane has committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Said {
+    watermark: Watermark,
+    activity: Activity,
+    /// Whether all of its rows travel as rows.
+    as_rows: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     /// Epochs committed by each lane.
-    lanes: [usize; 2],
+    lanes: [Vec<Said>; 2],
     merge: Arc<Head>,
     panes: BTreeMap<i64, BTreeSet<i64>>,
     /// Results in the order in which they were published: pane and rows.
@@ -92,29 +109,41 @@ fn consumed(state: &State, index: usize) -> usize {
     state.merge.input(lane(index)).epoch.0 as usize
 }
 
+/// What a lane said with its `count`th epoch; before the first one nothing.
+fn said(state: &State, index: usize, count: usize) -> InputState {
+    let said = count.checked_sub(1).and_then(|last| state.lanes[index].get(last));
+    let epoch = Epoch(count as u64);
+    said.map_or_else(InputState::default, |said| InputState { epoch, watermark: said.watermark, activity: said.activity })
+}
+
 impl Windows {
-    /// What a lane said with its `count`th epoch; before the first one nothing.
-    fn said(&self, index: usize, count: usize) -> InputState {
-        let said = count.checked_sub(1).and_then(|last| self.script[index].get(last));
-        let epoch = Epoch(count as u64);
-        said.map_or_else(InputState::default, |said| InputState {
-            epoch,
-            watermark: Watermark(said.watermark),
-            activity: said.activity,
-        })
+    /// What a lane says with its next epoch.
+    fn says(&self, state: &State, index: usize) -> Said {
+        let committed = &state.lanes[index];
+        let (before, next) = (said(state, index, committed.len()), &self.script[index][committed.len()]);
+        if self.flaw == Flaw::WakesAsIfAwake {
+            return Said { watermark: Watermark(next.watermark), activity: next.activity, as_rows: false };
+        }
+        let joining = committed.iter().rev().take_while(|said| said.activity == Activity::Joining).count();
+        let receiver = Joined { taken: Epoch(consumed(state, index) as u64), watermark: state.merge.watermark };
+        let since = if self.flaw == Flaw::JoinsWhatMovesOn { 0 } else { committed.len() - joining + 1 };
+        let found = (joining > 0).then(|| found_by_joining(Epoch(since as u64), [receiver])).flatten();
+        let watermark = before.watermark.max(Watermark(next.watermark));
+        let (activity, watermark) = decide_join(before.activity, next.activity, watermark, found);
+        Said { watermark, activity, as_rows: travels_as_rows(before.activity) }
     }
 
     fn views(&self, state: &State) -> Vec<InputView> {
         let view = |index: usize| {
-            let said = self.said(index, state.lanes[index]);
-            let unread = &self.script[index][consumed(state, index)..state.lanes[index]];
+            let said = said(state, index, state.lanes[index].len());
+            let unread = &self.script[index][consumed(state, index)..state.lanes[index].len()];
             let unread_rows = unread.iter().map(|epoch| epoch.rows.len() as u64).sum();
             InputView {
                 watermark: said.watermark,
                 activity: said.activity,
                 unread_bytes: unread_rows,
                 unread_rows,
-                unread_epochs: 0,
+                unread_epochs: unread.len() as u64,
             }
         };
         (0..2).map(view).collect()
@@ -130,9 +159,9 @@ impl Windows {
 
     /// Watermark and activity after consuming up to `counts`.
     fn after(&self, state: &State, counts: [usize; 2]) -> (Watermark, Activity) {
-        let counts = if self.flaw == Flaw::WatermarkOfUnread { state.lanes } else { counts };
+        let counts = if self.flaw == Flaw::WatermarkOfUnread { [0, 1].map(|index| state.lanes[index].len()) } else { counts };
         let counted = (0..2).filter(|index| self.flaw != Flaw::SilentLanesUncounted || counts[*index] > 0);
-        let said = counted.map(|index| self.said(index, counts[index])).map(|said| match said.activity {
+        let said = counted.map(|index| said(state, index, counts[index])).map(|said| match said.activity {
             Activity::Idle if self.flaw == Flaw::IdleIsClosed => (Watermark::INFINITY, Activity::Closed),
             activity => (said.watermark, activity),
         });
@@ -147,23 +176,28 @@ impl Windows {
         let mut batch = advance(&head, head.epoch.next().0, Inputs::Segments(Vec::new()));
         let mut cuts = Vec::new();
         for (index, count) in counts.iter().copied().enumerate() {
-            let (before, said) = (consumed(state, index), self.said(index, count));
-            for row in self.script[index][before..count].iter().flat_map(|epoch| epoch.rows) {
-                let pane = row.div_euclid(PANE);
-                if judge.passed((pane + 1) * PANE) {
-                    state.late.push(*row);
-                } else {
-                    state.panes.entry(pane).or_default().insert(*row);
+            let (before, upto) = (consumed(state, index), said(state, index, count));
+            for number in before..count {
+                let (behind, as_rows) = (said(state, index, number).watermark, state.lanes[index][number].as_rows);
+                for row in self.script[index][number].rows {
+                    let pane = row.div_euclid(PANE);
+                    // What is not behind its lane comes folded into a partial result: nobody can call it late.
+                    let is_row = as_rows || *row < behind.0;
+                    if is_row && judge.passed((pane + 1) * PANE) {
+                        state.late.push(*row);
+                    } else {
+                        state.panes.entry(pane).or_default().insert(*row);
+                    }
                 }
             }
             if count > before {
                 cuts.push(InputCut {
                     from: lane(index),
                     after: Epoch(before as u64),
-                    upto: said.epoch,
-                    watermark: said.watermark,
+                    upto: upto.epoch,
+                    watermark: upto.watermark,
                 });
-                batch.inputs.insert(lane(index).to_string(), said);
+                batch.inputs.insert(lane(index).to_string(), upto);
             }
         }
         // A batch gives one pane; the next goes on with those that are due.
@@ -190,14 +224,14 @@ impl Model for Windows {
 
     fn init_states(&self) -> Vec<State> {
         let merge = Arc::new(Head::new(key(1, 0)));
-        vec![State { lanes: [0, 0], merge, panes: BTreeMap::new(), results: Vec::new(), late: Vec::new() }]
+        vec![State { lanes: [Vec::new(), Vec::new()], merge, panes: BTreeMap::new(), results: Vec::new(), late: Vec::new() }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        let open = (0..2).filter(|index| state.lanes[*index] < self.script[*index].len());
+        let open = (0..2).filter(|index| state.lanes[*index].len() < self.script[*index].len());
         actions.extend(open.map(Action::Lane));
         if self.run(state) == Run::Now {
-            let (from, upto) = ([consumed(state, 0), consumed(state, 1)], state.lanes);
+            let (from, upto) = ([0, 1].map(|index| consumed(state, index)), [0, 1].map(|index| state.lanes[index].len()));
             let cuts = (from[0]..=upto[0]).flat_map(|first| (from[1]..=upto[1]).map(move |second| [first, second]));
             // A batch that reads nothing says something only where panes are due that were read before.
             let fires = state.merge.act_at.is_some_and(|at| at <= state.merge.watermark);
@@ -208,7 +242,7 @@ impl Model for Windows {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Lane(index) => state.lanes[index] += 1,
+            Action::Lane(index) => state.lanes[index].push(self.says(last, index)),
             Action::Merge(counts) => self.merge(&mut state, counts)?,
         }
         Some(state)
@@ -223,7 +257,7 @@ impl Model for Windows {
         }
         vec![
             Property::<Self>::always(LATE, |model, state| state.late.iter().all(|row| model.may_be_late.contains(row))),
-            Property::<Self>::always("EO-1: no row is counted twice, no pane fires twice", |_, state| {
+            Property::<Self>::always(ONCE, |_, state| {
                 let panes: Vec<i64> = state.results.iter().map(|(pane, _)| *pane).collect();
                 let distinct: BTreeSet<_> = panes.iter().collect();
                 distinct.len() == panes.len() && counted(state).windows(2).all(|pair| pair[0] < pair[1])
@@ -238,7 +272,7 @@ impl Model for Windows {
                 // A shard that waits owes nothing: no pane that its inputs have passed is open, in its state or unread.
                 let known =
                     combined(state.merge.watermark, model.views(state).iter().map(|view| (view.watermark, view.activity)));
-                let unread = (0..2).flat_map(|index| &model.script[index][consumed(state, index)..state.lanes[index]]);
+                let unread = (0..2).flat_map(|index| &model.script[index][consumed(state, index)..state.lanes[index].len()]);
                 let panes =
                     unread.flat_map(|epoch| epoch.rows).map(|row| row.div_euclid(PANE)).chain(state.panes.keys().copied());
                 let owed = |pane: i64| {
@@ -254,6 +288,11 @@ impl Model for Windows {
             Property::<Self>::sometimes("a pane waits for the batch after the one that could have fired it", |_, state| {
                 state.panes.keys().any(|pane| state.merge.watermark.passed((pane + 1) * PANE))
             }),
+            Property::<Self>::sometimes("a lane that slept is waited for again, if one sleeps", |model, state| {
+                let last = &state.lanes[1].last();
+                let joined = last.is_some_and(|said| said.activity == Activity::Active && said.as_rows);
+                joined || model.script[1].iter().all(|epoch| epoch.activity != Activity::Idle)
+            }),
             Property::<Self>::sometimes("a pane fires while another is open", |_, state| {
                 !state.results.is_empty() && !state.panes.is_empty()
             }),
@@ -261,6 +300,7 @@ impl Model for Windows {
     }
 }
 
+const ONCE: &str = "EO-1: no row is counted twice, no pane fires twice";
 const LATE: &str = "WM-1: only a row whose lane was not waited for is late";
 const ALL: &str = "EO-1: in the end every row is in a result or late";
 const TIMELY: &str = "C4: a shard that waits owes no result";
@@ -270,7 +310,7 @@ fn orderly(flaw: Flaw) -> Windows {
 }
 
 fn sleeper(flaw: Flaw) -> Windows {
-    Windows { flaw, script: SLEEPER, may_be_late: &[7] }
+    Windows { flaw, script: SLEEPER, may_be_late: &[7, 8, 16, 18] }
 }
 
 #[test]
@@ -285,10 +325,12 @@ fn an_idle_lane_is_not_waited_for_and_not_forgotten() {
 
 #[test]
 fn each_flaw_of_time_is_caught() {
-    catch(Flaw::WatermarkOfUnread, orderly(Flaw::WatermarkOfUnread), LATE);
+    catch(Flaw::WatermarkOfUnread, orderly(Flaw::WatermarkOfUnread), ONCE);
     catch(Flaw::LateByWatermarkAfter, orderly(Flaw::LateByWatermarkAfter), LATE);
-    catch(Flaw::SilentLanesUncounted, orderly(Flaw::SilentLanesUncounted), LATE);
+    catch(Flaw::SilentLanesUncounted, orderly(Flaw::SilentLanesUncounted), ONCE);
     catch(Flaw::IdleIsClosed, sleeper(Flaw::IdleIsClosed), ALL);
+    catch(Flaw::WakesAsIfAwake, sleeper(Flaw::WakesAsIfAwake), ONCE);
+    catch(Flaw::JoinsWhatMovesOn, sleeper(Flaw::JoinsWhatMovesOn), ONCE);
     catch(Flaw::ClosesWhileFiring, orderly(Flaw::ClosesWhileFiring), ALL);
     catch(Flaw::WakesForOpenPanesOnly, orderly(Flaw::WakesForOpenPanesOnly), TIMELY);
 }

@@ -65,6 +65,7 @@ pub(crate) fn advance(head: &Head, commit: u64, inputs: Inputs) -> Advance {
         watermark_after: head.watermark,
         now_micros: 0,
         early: false,
+        as_rows: false,
         plan: 1,
         build: String::new(),
         digest: 0,

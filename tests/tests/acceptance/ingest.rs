@@ -37,7 +37,7 @@ pub(crate) fn read_by_http(case: &Case) {
 
 /// A free port that a server can be killed on and come back to: below those that outgoing connections are given, one of which would
 /// otherwise sit on it now and then.
-fn port_to_return_to() -> u16 {
+pub(crate) fn port_to_return_to() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 10_000).expect("below ten thousand");
     let mut candidates = (0..10_000).map(|_| 20_000 + (first + NEXT.fetch_add(1, Ordering::Relaxed)) % 10_000);
@@ -46,7 +46,7 @@ fn port_to_return_to() -> u16 {
 
 impl HttpCase {
     /// In a folder, with the table beside.
-    fn new(rows: u64, files: u64) -> Self {
+    pub(crate) fn new(rows: u64, files: u64) -> Self {
         let case = Case::new(rows, files);
         let store = format!("file://{}", case.path("store").display());
         Self::of(case, vec![("WEIR_STORE", store)])
@@ -81,12 +81,17 @@ impl HttpCase {
 
     /// A server that listens.
     pub(crate) fn serve(&self, more: &[&str]) -> Server {
-        let mut serve = self.weir(&["serve", "--listen", &format!("127.0.0.1:{}", self.port)]);
+        self.serve_on(self.port, more)
+    }
+
+    pub(crate) fn serve_on(&self, port: u16, more: &[&str]) -> Server {
+        let address = format!("127.0.0.1:{port}");
+        let mut serve = self.weir(&["serve", "--listen", &address]);
         let mut child = Background::start(serve.args(more).stdout(Stdio::piped()));
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("its output"));
         output.read_line(&mut line).expect("it says where it listens");
-        assert_eq!(line.trim(), format!("listening on {}", self.url()), "{}", child.complaints());
+        assert_eq!(line.trim(), format!("listening on http://{address}"), "{}", child.complaints());
         Server { child, _output: output }
     }
 

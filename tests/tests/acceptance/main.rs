@@ -32,6 +32,7 @@ mod replay;
 mod replay_rows;
 mod simulation;
 mod skew;
+mod sleeping;
 mod snapshots;
 mod sql;
 mod support;

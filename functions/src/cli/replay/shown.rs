@@ -90,6 +90,7 @@ fn recipe(text: &mut String, entry: &CommitEntry) -> std::fmt::Result {
     let activity = match entry.activity {
         Activity::Active => "active",
         Activity::Idle => "idle",
+        Activity::Joining => "joining: not idle any more, and not told yet how far the windows are",
         Activity::Closed => "closed",
     };
     writeln!(text, "  commit     {}, generation {}", entry.commit, entry.generation)?;
@@ -99,6 +100,9 @@ fn recipe(text: &mut String, entry: &CommitEntry) -> std::fmt::Result {
     writeln!(text, "  activity   {activity}")?;
     if recipe.early {
         writeln!(text, "  early      results of open windows, as far as they had changed")?;
+    }
+    if recipe.as_rows {
+        writeln!(text, "  joining    all rows travelled as rows")?;
     }
     match &recipe.inputs {
         Inputs::Reference { from, upto } => {

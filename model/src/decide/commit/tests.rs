@@ -22,6 +22,7 @@ fn advance(head: &Head, upto: u64, watermark: i64) -> Advance {
         watermark_after: Watermark(watermark),
         now_micros: 100,
         early: false,
+        as_rows: false,
         plan: 1,
         build: "test".to_owned(),
         digest: 0,

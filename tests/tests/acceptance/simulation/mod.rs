@@ -12,6 +12,7 @@ mod reader;
 mod clocks;
 mod crashes;
 mod forgetting;
+mod sleepers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

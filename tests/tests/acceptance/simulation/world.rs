@@ -28,6 +28,7 @@ use weir_plan::{SinkTable, SourceTable};
 use weir_seams::Liveness;
 use weir_state::SegmentCache;
 
+use super::sleepers::{Asked, Sleepy};
 use crate::support::Bag;
 
 pub(super) const ROWS: u64 = 3_000;
@@ -93,7 +94,11 @@ impl Liveness for EveryoneIsDead {
 }
 
 #[derive(Debug)]
-struct SimConnectors(Arc<SimClock>);
+struct SimConnectors {
+    clock: Arc<SimClock>,
+    /// Of lanes that sleep.
+    asked: Option<Asked>,
+}
 
 #[async_trait]
 impl Connectors for SimConnectors {
@@ -103,7 +108,12 @@ impl Connectors for SimConnectors {
 
     fn source(&self, table: &SourceTable, _pinned: &Pinned) -> Result<Arc<dyn Source>, OptionsError> {
         let options = TableOptions { table: &table.name, options: &table.options };
-        Ok(Arc::new(PlaySource::new(options, Arc::clone(&table.schema), Arc::clone(&self.0) as Arc<dyn Clock>)?))
+        let clock = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        let plays = Arc::new(PlaySource::new(options, Arc::clone(&table.schema), clock)?);
+        match &self.asked {
+            Some(asked) => Ok(Arc::new(Sleepy { inner: plays, asked: Arc::clone(asked) })),
+            None => Ok(plays),
+        }
     }
 
     fn target(&self, table: &SinkTable, shard: ShardKey) -> Result<Target, OptionsError> {
@@ -140,6 +150,8 @@ pub(super) struct World {
     clocks: Clocks,
     /// After which keys of an updating job are forgotten.
     state_ttl: Option<&'static str>,
+    /// Of lanes that sleep.
+    asked: Option<Asked>,
     pub(super) objects: Arc<InMemory>,
     pub(super) table: Arc<MemoryTable>,
     pub(super) sink: tempfile::TempDir,
@@ -154,6 +166,7 @@ impl World {
             shape,
             clocks: Clocks::Unasked,
             state_ttl: None,
+            asked: None,
             objects: Arc::new(InMemory::new()),
             table: Arc::new(MemoryTable::new()),
             clock: Arc::default(),
@@ -169,6 +182,10 @@ impl World {
 
     pub(super) fn forgetting_after(self, state_ttl: &'static str) -> Self {
         Self { state_ttl: Some(state_ttl), ..self }
+    }
+
+    pub(super) fn with_lanes_that_sleep(self) -> Self {
+        Self { asked: Some(Asked::default()), ..self }
     }
 
     pub(super) fn sql(&self) -> String {
@@ -199,6 +216,7 @@ impl World {
             }
         };
         let lateness = if self.shape == Shape::Early { ", 'allowed-lateness' = '300 ms'" } else { "" };
+        let idle = if self.asked.is_some() { ", 'scan.watermark.idle-timeout' = '1 us'" } else { "" };
         let (more_columns, more) = match self.clocks {
             Clocks::Unasked => ("", ""),
             Clocks::Asked => {
@@ -209,7 +227,7 @@ impl World {
         format!(
             "{setting}
              CREATE TABLE plays (song_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3), WATERMARK FOR etime AS etime - INTERVAL '1' SECOND)
-               WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0'{lateness});
+               WITH ('connector' = 'plays', 'number-of-rows' = '{ROWS}', 'disorder-ms' = '{}', 'rows-per-second' = '1000000', 'start-time' = '0'{lateness}{idle});
              CREATE TABLE hot ({columns}{more_columns}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'csv');
              INSERT INTO hot {select}{more} {from};",
             self.disorder_millis,
@@ -244,7 +262,7 @@ impl World {
             ids: Arc::clone(&self.ids) as _,
             owner,
             liveness: Arc::new(EveryoneIsDead),
-            connectors: Arc::new(SimConnectors(Arc::clone(&self.clock))),
+            connectors: Arc::new(SimConnectors { clock: Arc::clone(&self.clock), asked: self.asked.clone() }),
             cache: Arc::new(SegmentCache::new(1 << 20)),
             warm: Arc::new(WarmCache::default()),
             progress: Arc::new(Progress::default()),
