@@ -6,7 +6,7 @@ use reqwest::Client;
 use serde_json::Value;
 
 use crate::ingest::{HttpCase, LIFE_MAX, port_to_return_to};
-use crate::support::{assert_ok, sink_rows, text};
+use crate::support::{Bag, assert_ok, assert_same, sink_rows, text};
 
 /// Sends a play; returns the lane that took it.
 async fn send(port: u16, song: u64, time: &str) -> u64 {
@@ -52,11 +52,10 @@ async fn rows_of_a_lane_that_slept_while_its_window_fired_are_late_and_not_a_sec
     job.ends("the job", LIFE_MAX).await;
     second.stop();
     server.stop();
-    let mut rows: Vec<String> = sink_rows(&case.case.output()).await.into_keys().collect();
-    rows.sort();
-    let row = |time: &str, song: u64, plays: u64| format!("2026-01-01T{time}|{song}|{plays}|{plays}.0");
+    let row = |time: &str, song: u64, plays: u64| (format!("2026-01-01T{time}|{song}|{plays}|{plays}.0"), 1);
     let expected = [row("00:00:00", 1, sent), row("00:00:00", 2, sent), row("00:01:00", 3, 1), row("00:01:00", 4, 1)];
-    assert_eq!(rows, expected);
-    let late = case.case.weir(&["query", "SELECT song_id, etime FROM late.hot", "--format", "csv"]);
-    assert_eq!(text(&late.stdout).lines().skip(1).collect::<Vec<_>>(), ["1,2026-01-01T00:00:03"], "{}", text(&late.stderr));
+    assert_same("after a sleep", &sink_rows(&case.case.output()).await, &Bag::from(expected));
+    let late = case.case.weir(&["query", "SELECT song_id, etime FROM late.hot", "--format", "json"]);
+    let (said, why) = (text(&late.stdout), text(&late.stderr));
+    assert_eq!(said.trim(), "{\"song_id\":1,\"etime\":\"2026-01-01T00:00:03\"}", "{why}");
 }
