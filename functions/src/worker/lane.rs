@@ -80,15 +80,16 @@ impl LaneShard {
             }
             pinned => {
                 let reader = source::open(ctx, &pipeline.source, pinned, &head, lanes).await?;
-                LaneInput::Source(reader, Quiet::new(pipeline.source.idle_after_micros))
+                LaneInput::Source(reader, Quiet::new(pipeline.source.idle_after_micros, &head))
             }
         };
         let receivers =
             stage.downstream.filter(|_| pipeline.aggregate.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
         let keeps_results = keeps_results(pipeline);
-        // Any epoch of a lane that is joining will do: from all of them on it counts.
-        let joining_since = (head.activity == Activity::Joining).then_some(head.epoch);
+        let joining = head.recent.iter().rev().take_while(|entry| entry.activity == Activity::Joining);
+        let first = joining.last().map_or(head.epoch, |entry| entry.epoch);
+        let joining_since = (head.activity == Activity::Joining).then_some(first);
         Ok(Self { head, operator, input, keeps_results, receivers, edge, joining_since, blocked: false })
     }
 
@@ -251,7 +252,7 @@ impl LaneShard {
         ctx.progress.results.add(results);
         let stats = ShardStats {
             rows_in: read.rows + read.bad.len() as u64,
-            rows_out: count(&epoch.partials) + results - dropped,
+            rows_out: count(&epoch.partials) + count(epoch.behind.as_slice()) + results - dropped,
             bytes_in: read.bytes,
             bytes_out: published.bytes(),
             rows_late: 0,

@@ -8,7 +8,7 @@ use object_store::path::Path;
 use weir_connectors::{BadRow, Pull, SourceReader};
 use weir_engine::LaneOperator;
 use weir_model::head::InputState;
-use weir_model::{Activity, Head, Inputs, Offset, SegmentRef};
+use weir_model::{Activity, Epoch, Head, Inputs, Offset, SegmentRef};
 use weir_plan::SourceTable;
 
 use super::WorkerError;
@@ -109,7 +109,7 @@ async fn read_ledger(ctx: &Ctx, ledger: &SegmentRef) -> Result<Bytes, WorkerErro
     Ok(result.bytes().await.map_err(failed)?)
 }
 
-/// How long a lane's source has had nothing.
+/// How long a lane's source has had nothing, by the clock of commits: whoever holds the lane next goes on counting.
 #[derive(Debug)]
 pub(super) struct Quiet {
     since_micros: Option<i64>,
@@ -118,8 +118,9 @@ pub(super) struct Quiet {
 
 impl Quiet {
     /// - `idle_after_micros`: as the table's declaration says; without it a lane is never idle.
-    pub(super) fn new(idle_after_micros: Option<i64>) -> Self {
-        Self { since_micros: None, idle_after_micros }
+    pub(super) fn new(idle_after_micros: Option<i64>, head: &Head) -> Self {
+        let since_micros = (head.epoch > Epoch(0)).then_some(head.now_micros);
+        Self { since_micros, idle_after_micros }
     }
 
     /// Nothing has come; whether that has been so for long enough.
@@ -166,7 +167,7 @@ pub(super) async fn read(
                 upto = place;
             }
             Pull::Later if read.rows == 0 && read.bad.is_empty() && upto == from => {
-                if !quiet.is_idle(ctx.clock.monotonic_micros()) || !head.activity.counts() {
+                if !quiet.is_idle(ctx.clock.now_micros()) || !head.activity.counts() {
                     return Ok(None);
                 }
                 let inputs = Inputs::Reference { from, upto };

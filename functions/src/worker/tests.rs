@@ -243,14 +243,26 @@ async fn a_function_commits_as_often_as_the_script_of_the_job_says() {
 }
 
 #[tokio::test]
-async fn windows_that_give_results_again_read_a_stream_by_one_lane() {
+async fn windows_that_give_results_again_read_a_stream_by_several_lanes() {
     let config = Config { store: "memory:".to_owned(), parallelism: Some(1), ..Config::default() };
     let function = crate::lambda::Worker::open(&config).await.unwrap();
     let sql = "CREATE TABLE plays (song BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime) WITH ('connector' = 'http');
         CREATE TABLE hot (w TIMESTAMP(3), n BIGINT, PRIMARY KEY (w) NOT ENFORCED) WITH ('connector' = 'blackhole');
         INSERT INTO hot SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' HOUR))
         GROUP BY window_start, window_end EMIT EVERY INTERVAL '1' SECOND;";
-    let refused = job::open_or_create(function.ctx(), "early", sql, 2, 8).await.unwrap_err().to_string();
-    assert!(refused.contains("stream plays") && refused.contains("--parallelism 1"), "{refused}");
-    assert!(job::open_or_create(function.ctx(), "early", sql, 1, 8).await.is_ok());
+    let loaded = job::open_or_create(function.ctx(), "early", sql, 2, 8).await.unwrap();
+    assert_eq!(loaded.topology.stages[0].layout.shards.len(), 2);
+}
+
+#[tokio::test]
+async fn a_time_after_which_lanes_are_idle_is_not_for_streams() {
+    let config = Config { store: "memory:".to_owned(), parallelism: Some(1), ..Config::default() };
+    let function = crate::lambda::Worker::open(&config).await.unwrap();
+    let sql = "CREATE TABLE plays (song BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime)
+          WITH ('connector' = 'http', 'scan.watermark.idle-timeout' = '1 s');
+        CREATE TABLE hot (w TIMESTAMP(3), n BIGINT) WITH ('connector' = 'blackhole');
+        INSERT INTO hot SELECT window_start, count(*) FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '1' HOUR))
+        GROUP BY window_start, window_end;";
+    let refused = job::open_or_create(function.ctx(), "idle", sql, 1, 8).await.unwrap_err().to_string();
+    assert!(refused.contains("plays: a stream's lanes say themselves"), "{refused}");
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::Value;
+use weir_coordinator::{SqliteTable, claim, jobs};
+use weir_model::{ShardId, ShardKey, StageId};
 
 use crate::ingest::{HttpCase, LIFE_MAX, port_to_return_to};
+use crate::killing::LANES;
 use crate::support::{Bag, assert_ok, assert_same, sink_rows, text};
 
 /// Sends a play; returns the lane that took it.
@@ -16,6 +19,18 @@ async fn send(port: u16, song: u64, time: &str) -> u64 {
     let answer = request.send().await.expect("an answer").text().await.expect("its body");
     let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{answer}"));
     answer["lane"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// Rows that the case's job has taken.
+async fn events_of(case: &HttpCase) -> u64 {
+    let table = SqliteTable::open(&case.case.path("store/coordination.sqlite"), false).expect("the table is there");
+    let mut events = 0;
+    for (_, job) in jobs::list(&table).await.unwrap_or_default() {
+        for shard in [0, 1].map(|shard| ShardKey::new(job, StageId(LANES), ShardId(shard))) {
+            events += claim::read_head(&table, shard).await.map_or(0, |(head, _)| head.stats.events);
+        }
+    }
+    events
 }
 
 /// Files of results.
@@ -38,6 +53,13 @@ async fn rows_of_a_lane_that_slept_while_its_window_fired_are_late_and_not_a_sec
         assert!(sent < 50, "two processes never had two lanes");
     }
     second.stop();
+    // A lane that said nothing yet is not waited for either: its row would be late.
+    let taken = async {
+        while events_of(&case).await < 2 * sent {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIFE_MAX, taken).await.expect("the job takes what was sent");
     send(case.port, 3, "00:01:00").await;
     let fired = async {
         while files(&case) == 0 || sink_rows(&case.case.output()).await.len() < 2 {
