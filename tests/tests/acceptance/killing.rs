@@ -17,17 +17,22 @@ const SEED: u64 = 11;
 pub(crate) const LANES: u16 = 0;
 pub(crate) const PUBLISHER: u16 = 2;
 
-/// Commits of the first two shards of a stage of the case's job; none before somebody has made the table.
-pub(crate) async fn commits_of(case: &Case, stage: u16) -> u64 {
+/// Heads of the first two shards of a stage of the case's job; none before somebody has made the table.
+pub(crate) async fn heads_of(case: &Case, stage: u16) -> Vec<Head> {
     let file = case.path("store/coordination.sqlite");
-    let Some(table) = file.exists().then(|| SqliteTable::open(&file, false).ok()).flatten() else { return 0 };
-    let mut commits = 0;
+    let Some(table) = file.exists().then(|| SqliteTable::open(&file, false).ok()).flatten() else { return Vec::new() };
+    let mut heads = Vec::new();
     for (_, job) in jobs::list(&table).await.unwrap_or_default() {
         for shard in [0, 1].map(|shard| ShardKey::new(job, StageId(stage), ShardId(shard))) {
-            commits += claim::read_head(&table, shard).await.map_or(0, |(head, _)| head.epoch.0);
+            heads.extend(claim::read_head(&table, shard).await.ok().map(|(head, _)| head));
         }
     }
-    commits
+    heads
+}
+
+/// Commits of these heads.
+pub(crate) async fn commits_of(case: &Case, stage: u16) -> u64 {
+    heads_of(case, stage).await.iter().map(|head| head.epoch.0).sum()
 }
 
 /// Runs the case until its lanes have committed once more and `moment` is over, then kills it; returns whether it ended before. However

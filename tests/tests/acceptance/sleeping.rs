@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::Value;
-use weir_coordinator::{SqliteTable, claim, jobs};
-use weir_model::{ShardId, ShardKey, StageId};
 
 use crate::ingest::{HttpCase, LIFE_MAX, port_to_return_to};
-use crate::killing::LANES;
+use crate::killing::{LANES, heads_of};
 use crate::support::{Bag, assert_ok, assert_same, sink_rows, text};
 
 /// Sends a play; returns the lane that took it.
@@ -23,14 +21,7 @@ async fn send(port: u16, song: u64, time: &str) -> u64 {
 
 /// Rows that the case's job has taken.
 async fn events_of(case: &HttpCase) -> u64 {
-    let table = SqliteTable::open(&case.case.path("store/coordination.sqlite"), false).expect("the table is there");
-    let mut events = 0;
-    for (_, job) in jobs::list(&table).await.unwrap_or_default() {
-        for shard in [0, 1].map(|shard| ShardKey::new(job, StageId(LANES), ShardId(shard))) {
-            events += claim::read_head(&table, shard).await.map_or(0, |(head, _)| head.stats.events);
-        }
-    }
-    events
+    heads_of(&case.case, LANES).await.iter().map(|head| head.stats.events).sum()
 }
 
 /// Files of results.
