@@ -9,22 +9,48 @@ use datafusion::logical_expr::GroupsAccumulator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::{AggregateExprBuilder, AggregateFunctionExpr};
 use datafusion::physical_expr::expressions::Column;
-use weir_plan::{AggregateSpec, SetBit};
+use weir_plan::{AggregateSpec, SetBit, Told};
 
 use crate::EngineError;
+use crate::extreme;
 use crate::moments::MomentFunction;
 
 /// One aggregate, bound to the columns of the lane's fragment.
 #[derive(Debug)]
 pub struct Aggregate {
     function: AggregateFunctionExpr,
-    /// Instead of the engine's accumulator.
-    moments: Option<MomentFunction>,
+    own: Option<Own>,
     args: Vec<usize>,
     arg_types: Vec<DataType>,
     filter: Option<usize>,
     distinct: Option<SetBit>,
+    told: Told,
     state: Vec<FieldRef>,
+}
+
+/// What stands instead of the engine's accumulator.
+#[derive(Debug)]
+enum Own {
+    Moments(MomentFunction),
+    /// The extreme that it is told; the type of the values.
+    Extreme(DataType),
+}
+
+impl Own {
+    fn of(spec: &AggregateSpec, result: &DataType) -> Option<Self> {
+        if matches!(spec.told, Told::Least | Told::Greatest) {
+            return Some(Self::Extreme(result.clone()));
+        }
+        MomentFunction::named(spec.function.name()).map(Self::Moments)
+    }
+
+    /// Columns of its partial.
+    fn parts(&self) -> Vec<(&'static str, DataType)> {
+        match self {
+            Self::Moments(moments) => moments.parts().to_vec(),
+            Self::Extreme(values) => extreme::parts(values).to_vec(),
+        }
+    }
 }
 
 impl Aggregate {
@@ -39,21 +65,25 @@ impl Aggregate {
             .schema(Arc::clone(input))
             .alias(spec.name.clone())
             .build()?;
-        let moments = MomentFunction::named(spec.function.name());
+        let own = Own::of(spec, function.field().data_type());
         let part = |name: String, data_type: &DataType| Arc::new(Field::new(name, data_type.clone(), true));
-        let state = match moments {
-            Some(moments) => {
-                (moments.parts().iter()).map(|(name, data_type)| part(format!("{}__{name}", spec.name), data_type)).collect()
-            }
+        let state = match &own {
+            Some(own) => own.parts().iter().map(|(name, data_type)| part(format!("{}__{name}", spec.name), data_type)).collect(),
             None => (function.state_fields()?.iter())
                 .map(|field| part(state_name(&spec.name, field.name()), field.data_type()))
                 .collect(),
         };
         let arg_types = spec.args.iter().map(|&index| input.field(index).data_type().clone()).collect();
-        Ok(Self { function, moments, args: spec.args.clone(), arg_types, filter: spec.filter, distinct: spec.distinct, state })
+        let AggregateSpec { args, filter, distinct, told, .. } = spec;
+        Ok(Self { function, own, args: args.clone(), arg_types, filter: *filter, distinct: *distinct, told: *told, state })
     }
 
-    /// Where it finds its values, if it takes each only once.
+    /// What it is told of the values of its set.
+    pub(crate) fn told(&self) -> Told {
+        self.told
+    }
+
+    /// Where it finds its values, if it does not take them from rows.
     pub(crate) fn distinct(&self) -> Option<SetBit> {
         self.distinct
     }
@@ -81,8 +111,9 @@ impl Aggregate {
     /// # Errors
     /// [`EngineError::Query`] if the function has no vectorised form; the plan lists only those that do.
     pub fn accumulator(&self) -> Result<Box<dyn GroupsAccumulator>, EngineError> {
-        match self.moments {
-            Some(moments) => Ok(moments.accumulator()),
+        match &self.own {
+            Some(Own::Moments(moments)) => Ok(moments.accumulator()),
+            Some(Own::Extreme(values)) => Ok(extreme::accumulator(values)),
             None => Ok(self.function.create_groups_accumulator()?),
         }
     }

@@ -18,6 +18,9 @@
 //! | `__set` | UInt8: 0 in a group's row, else the number of the element's set, from 1 | never |
 //! | `__value_{n}` | element of set n | in all other rows |
 //! | `__bits` | UInt64: bit b is set if condition b was true of a row with this element | in a group's row |
+//! | `__weight` | instead of bits, where rows may be taken back: Int64, the sum of the weights of its rows | in a group's row |
+//!
+//! An element of a sum of 0 is not there, and the set tells the group of its going as of its coming (`elements.rs`).
 //!
 //! The partial of a DISTINCT aggregate in a group's row is that of the plain function over the elements told to it so far: of none in
 //! what a lane sends and in windows, of all in a checkpoint of a keyed table. An element is never NULL, floats have one zero and one NaN.
@@ -28,8 +31,8 @@ use std::sync::Arc;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt8Array, new_null_array};
 use datafusion::arrow::compute::kernels::cmp::eq;
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, prep_null_mask_filter};
-use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef};
-use weir_plan::DistinctSet;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
+use weir_plan::AggregateStage;
 
 use crate::EngineError;
 
@@ -43,6 +46,8 @@ pub(crate) use value_set::{Elements, ValueSet};
 const SET_COLUMN: &str = "__set";
 /// Name of the column of conditions.
 const BITS_COLUMN: &str = "__bits";
+/// Name of the column of weights, where rows may be taken back.
+const WEIGHT_COLUMN: &str = "__weight";
 
 /// The sets of a stage, none where nothing is DISTINCT.
 #[derive(Debug)]
@@ -60,7 +65,10 @@ pub(crate) struct Sets {
 pub(crate) struct SetColumns {
     value: usize,
     conditions: Vec<Option<usize>>,
-    /// Columns of its elements' rows: key group, pane, keys, value, bits.
+    /// Where a row's weight is, if it has one.
+    weight: Option<usize>,
+    is_ordered: bool,
+    /// Columns of its elements' rows: key group, pane, keys, value, bits or weight.
     elements: SchemaRef,
 }
 
@@ -68,6 +76,19 @@ impl SetColumns {
     /// The value column of rows of the input fragment, floats in one form.
     fn values(&self, rows: &RecordBatch) -> ArrayRef {
         in_one_form(rows.column(self.value))
+    }
+
+    /// For each row of the input fragment what counts of it: the conditions that are true of it, or its weight, as bits.
+    fn said(&self, rows: &RecordBatch) -> Vec<u64> {
+        let mut said = self.bits(rows);
+        if let Some(weight) = self.weight {
+            let weights = rows.column(weight).as_primitive::<Int64Type>().values();
+            said.iter_mut()
+                .zip(weights)
+                .filter(|(bits, _)| **bits != 0)
+                .for_each(|(said, weight)| *said = weight.cast_unsigned());
+        }
+        said
     }
 
     /// For each row of the input fragment the conditions that are true of it; none where there is no value.
@@ -117,10 +138,14 @@ pub(crate) struct Parts {
 
 impl Sets {
     /// - `input`: columns of the input fragment. - `groups`: columns of a group's row. - `keys`: how many of them are keys.
-    pub(crate) fn new(sets: &[DistinctSet], input: &SchemaRef, groups: SchemaRef, keys: usize) -> Self {
+    pub(crate) fn new(stage: &AggregateStage, input: &SchemaRef, groups: SchemaRef, keys: usize) -> Self {
+        let (sets, weight) = (&stage.sets, stage.retracted.map(|retracted| retracted.weight));
         let key_columns = 2 + keys;
         let column = |name: String, data_type: &DataType| Arc::new(Field::new(name, data_type.clone(), true));
-        let bits = column(BITS_COLUMN.to_owned(), &DataType::UInt64);
+        let bits = match weight {
+            Some(_) => column(WEIGHT_COLUMN.to_owned(), &DataType::Int64),
+            None => column(BITS_COLUMN.to_owned(), &DataType::UInt64),
+        };
         let mut partial = groups.fields().to_vec();
         partial.push(Arc::new(Field::new(SET_COLUMN, DataType::UInt8, false)));
         let mut known = Vec::new();
@@ -129,7 +154,8 @@ impl Sets {
             partial.push(Arc::clone(&value));
             let fields: Vec<_> = groups.fields()[..key_columns].iter().cloned().chain([value, Arc::clone(&bits)]).collect();
             let elements = Arc::new(Schema::new(fields));
-            known.push(SetColumns { value: set.value, conditions: set.conditions.clone(), elements });
+            let (value, conditions, is_ordered) = (set.value, set.conditions.clone(), set.is_ordered);
+            known.push(SetColumns { value, conditions, weight, is_ordered, elements });
         }
         partial.push(bits);
         let partial = if sets.is_empty() { Arc::clone(&groups) } else { Arc::new(Schema::new(partial)) };
@@ -157,46 +183,51 @@ impl Sets {
 
     /// An empty set of each.
     pub(crate) fn value_sets(&self) -> Result<Vec<ValueSet>, EngineError> {
-        self.sets.iter().map(|set| ValueSet::new(set.elements.field(self.key_columns).data_type())).collect()
+        let set = |set: &SetColumns| ValueSet::new(set.elements.field(self.key_columns).data_type(), set.weight.is_some());
+        self.sets.iter().map(set).collect()
     }
 
-    /// Partial rows by kind, each in its order.
+    /// Partial rows by kind, each in its order. Columns behind those of partial rows stay behind.
     pub(crate) fn split(&self, partial: &RecordBatch) -> Result<Parts, EngineError> {
         if self.is_empty() {
             return Ok(Parts { groups: partial.clone(), elements: Vec::new() });
         }
         let first = self.groups.fields().len();
+        let behind = self.partial.fields().len()..partial.num_columns();
         let of_set = |set: usize, columns: &[usize]| {
             let number = UInt8Array::new_scalar(set_number(set));
             filter_record_batch(&partial.project(columns)?, &eq(partial.column(first), &number)?)
         };
-        let groups = of_set(0, &(0..first).collect::<Vec<_>>())?;
+        let groups = of_set(0, &(0..first).chain(behind.clone()).collect::<Vec<_>>())?;
         let mut elements = Vec::with_capacity(self.sets.len());
         for (place, set) in self.sets.iter().enumerate() {
             let own = [first + 1 + place, first + 1 + self.sets.len()];
-            let rows = of_set(place + 1, &(0..self.key_columns).chain(own).collect::<Vec<_>>())?;
-            elements.push(RecordBatch::try_new(Arc::clone(&set.elements), rows.columns().to_vec())?);
+            let rows = of_set(place + 1, &(0..self.key_columns).chain(own).chain(behind.clone()).collect::<Vec<_>>())?;
+            let behind = &rows.schema_ref().fields()[set.elements.fields().len()..];
+            elements.push(RecordBatch::try_new(followed(&set.elements, behind), rows.columns().to_vec())?);
         }
         Ok(Parts { groups, elements })
     }
 
-    /// Rows of groups as partial rows.
+    /// Rows of groups as partial rows. Columns behind those of groups stay behind.
     pub(crate) fn rows_of_groups(&self, rows: RecordBatch) -> Result<RecordBatch, EngineError> {
         if self.is_empty() {
             return Ok(rows);
         }
-        let count = rows.num_rows();
-        let mut columns = rows.columns().to_vec();
+        let (count, own) = (rows.num_rows(), self.groups.fields().len());
+        let mut columns = rows.columns()[..own].to_vec();
         columns.push(Arc::new(UInt8Array::from_value(0, count)));
         let rest = &self.partial.fields()[columns.len()..];
         columns.extend(rest.iter().map(|field| new_null_array(field.data_type(), count)));
-        Ok(RecordBatch::try_new(Arc::clone(&self.partial), columns)?)
+        columns.extend(rows.columns()[own..].iter().cloned());
+        Ok(RecordBatch::try_new(followed(&self.partial, &rows.schema_ref().fields()[own..]), columns)?)
     }
 
     /// Rows of set `set`'s elements as partial rows.
     pub(crate) fn rows_of_elements(&self, set: usize, rows: &RecordBatch) -> Result<RecordBatch, EngineError> {
         let (count, first) = (rows.num_rows(), self.groups.fields().len());
         let (keys, own) = rows.columns().split_at(self.key_columns);
+        let behind = &rows.schema_ref().fields()[self.key_columns + 2..];
         let fields = self.partial.fields().iter().enumerate().skip(keys.len());
         let rest = fields.map(|(place, field)| match place {
             _ if place == first => Arc::new(UInt8Array::from_value(set_number(set + 1), count)) as ArrayRef,
@@ -204,7 +235,8 @@ impl Sets {
             _ if place == first + 1 + self.sets.len() => Arc::clone(&own[1]),
             _ => new_null_array(field.data_type(), count),
         });
-        Ok(RecordBatch::try_new(Arc::clone(&self.partial), keys.iter().cloned().chain(rest).collect())?)
+        let columns = keys.iter().cloned().chain(rest).chain(own[2..].iter().cloned());
+        Ok(RecordBatch::try_new(followed(&self.partial, behind), columns.collect())?)
     }
 
     /// Partial rows of groups and then of their elements.
@@ -220,6 +252,14 @@ impl Sets {
         parts.insert(0, self.rows_of_groups(groups)?);
         Ok(concat_batches(&self.partial, &parts)?)
     }
+}
+
+/// `columns` with others behind them.
+fn followed(columns: &SchemaRef, behind: &[FieldRef]) -> SchemaRef {
+    if behind.is_empty() {
+        return Arc::clone(columns);
+    }
+    Arc::new(Schema::new(columns.fields().iter().chain(behind).cloned().collect::<Vec<_>>()))
 }
 
 /// 0 for groups; the plan allows fewer sets than a byte has numbers.

@@ -26,11 +26,12 @@ mod batch;
 mod buckets;
 mod held;
 mod lifetime;
+mod order;
 mod slots;
 
 use self::buckets::Buckets;
 use self::held::{Given, HeldTable, Written};
-use self::lifetime::Lifetime;
+pub(crate) use self::lifetime::Lifetime;
 use crate::EngineError;
 use crate::merge::Extent;
 use crate::open_panes::StateBudget;
@@ -51,6 +52,8 @@ pub(crate) struct Change {
     pub(crate) existing: usize,
     /// Those results, if they were asked for.
     pub(crate) before: Option<Vec<ArrayRef>>,
+    /// Of a table of ordered values: the least and the greatest that the group of each has now.
+    pub(crate) extremes: Option<Vec<ArrayRef>>,
 }
 
 impl Change {
@@ -60,7 +63,8 @@ impl Change {
     }
 
     fn bytes(&self) -> usize {
-        let columns = self.keys.iter().chain(&self.after).chain(self.before.iter().flatten());
+        let asked = self.before.iter().chain(&self.extremes).flatten();
+        let columns = self.keys.iter().chain(&self.after).chain(asked);
         columns.map(|column| column.get_array_memory_size()).sum()
     }
 
@@ -79,8 +83,12 @@ impl Change {
             Some(_) => Some(joined_columns(&existing, |change| change.before.as_deref().unwrap_or_default())?),
             None => None,
         };
+        let extremes = match changes[0].extremes {
+            Some(_) => Some(joined_columns(&parts, |change| change.extremes.as_deref().unwrap_or_default())?),
+            None => None,
+        };
         let existing = changes.iter().map(|change| change.existing).sum();
-        Ok(Some(Self { keys, after, existing, before }))
+        Ok(Some(Self { keys, after, existing, before, extremes }))
     }
 }
 
@@ -143,13 +151,13 @@ impl KeyedTable {
     /// A table without keys: they are kept for ever, and in memory.
     pub(crate) fn new(shape: &PaneShape) -> Result<Self, EngineError> {
         let unlimited = StateBudget { bytes_max: usize::MAX, ..StateBudget::default() };
-        Self::with(shape, Lifetime::new(None), unlimited)
+        Self::with(shape, Lifetime::new(None, shape.rows_column()), unlimited)
     }
 
     /// The same, but a key is forgotten once no row of it has come for `ttl`.
     pub(crate) fn forgetting(self, shape: &PaneShape, ttl: Option<Duration>) -> Result<Self, EngineError> {
         debug_assert_eq!(self.groups(), 0, "it has no rows yet");
-        Self::with(shape, Lifetime::new(ttl), self.budget)
+        Self::with(shape, Lifetime::new(ttl, shape.rows_column()), self.budget)
     }
 
     /// The same, but what has no room lies on disk.
@@ -161,11 +169,6 @@ impl KeyedTable {
         let schema = lifetime.schema(&shape.partial_schema);
         let rows = Box::new(HeldTable::new(shape, &schema)?);
         Ok(Self { schema, lifetime, budget, place: Place::Held { rows, turn: None } })
-    }
-
-    /// Columns of a checkpoint's rows.
-    pub(crate) fn schema(&self) -> &SchemaRef {
-        &self.schema
     }
 
     /// Sets the instant of what follows, from its recipe.
@@ -237,6 +240,7 @@ impl KeyedTable {
                 let given = rows.store_next(shape, self.lifetime, pass.extent, &mut pass.given)?;
                 if given.is_none() {
                     rows.checkpointed();
+                    rows.sweep_if_deserted(shape, self.lifetime)?;
                 }
                 Ok(given)
             }

@@ -90,7 +90,7 @@ impl LaneOperator {
         let source = Arc::clone(input.input_schema());
         let rowtime =
             pipeline.source.rowtime.as_ref().map(|rowtime| RowtimeReader::new(rowtime, input.input_columns())).transpose()?;
-        let shape = (pipeline.aggregate.as_ref())
+        let shape = (pipeline.aggregates.first())
             .map(|stage| PaneShape::new(stage, input.output_schema(), key_groups).map(Arc::new))
             .transpose()?;
         Ok(Self {

@@ -17,12 +17,15 @@ pub mod pane_table;
 pub mod panes;
 pub mod rowtime;
 
+mod accumulators;
 mod chunks;
 mod distinct;
 mod error;
+mod extreme;
 mod keyed_table;
 mod moments;
 mod open_panes;
+mod sender;
 mod sieve;
 mod sorted_rows;
 mod spill;

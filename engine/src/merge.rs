@@ -4,20 +4,25 @@
 //! partials --merge--> panes  --fire (pane end <= watermark)--> results           a window (window.rs)
 //!                 `-> keyed table --fire (whatever changed)--> changelog         GROUP BY without a window (updating.rs)
 //! ```
+//! Where another aggregate is fed with the results, they are given as its partials (sender.rs).
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use weir_model::Watermark;
-use weir_plan::Pipeline;
+use weir_plan::{Grouping, Pipeline};
 
 use crate::EngineError;
 use crate::open_panes::{PanePass, StateBudget};
+use crate::sender::Sender;
 use crate::updating::{UpdatingOperator, UpdatingPass};
 use crate::window::WindowOperator;
 
 /// Runs a merge shard's batches and holds its state.
 #[derive(Debug)]
-pub struct MergeOperator(Kind);
+pub struct MergeOperator {
+    kind: Kind,
+    next: Option<Sender>,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -59,31 +64,50 @@ enum PassKind {
 }
 
 impl MergeOperator {
-    /// Plans the merge stage of `pipeline`, without state. `None` if the pipeline has no aggregate.
+    /// Plans the merge stage of aggregate `index` of `pipeline`, without state. `None` if there is no such aggregate.
     ///
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
-    pub async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        if let Some(window) = WindowOperator::new(pipeline, key_groups, budget.clone()).await? {
-            return Ok(Some(Self(Kind::Window(Box::new(window)))));
-        }
-        let updating = UpdatingOperator::new(pipeline, key_groups, budget).await?;
-        Ok(updating.map(|updating| Self(Kind::Updating(Box::new(updating)))))
+    pub async fn new(
+        pipeline: &Pipeline,
+        index: usize,
+        key_groups: u16,
+        budget: StateBudget,
+    ) -> Result<Option<Self>, EngineError> {
+        let Some(stage) = pipeline.aggregates.get(index) else { return Ok(None) };
+        let kind = match stage.grouping {
+            Grouping::Tumble { .. } => {
+                WindowOperator::new(pipeline, key_groups, budget).await?.map(|window| Kind::Window(Box::new(window)))
+            }
+            Grouping::Updating { .. } => {
+                let updating = UpdatingOperator::new(pipeline, index, key_groups, budget).await?;
+                updating.map(|updating| Kind::Updating(Box::new(updating)))
+            }
+        };
+        let next = Sender::new(pipeline, index, key_groups).await?;
+        Ok(kind.map(|kind| Self { kind, next }))
     }
 
     /// The same with batches of at most `rows` results of windows. A replay must cut where the batch did: the same number in all
     /// processes (R1).
     #[must_use]
     pub fn with_fired_rows_max(self, rows: usize) -> Self {
-        match self.0 {
-            Kind::Window(window) => Self(Kind::Window(Box::new(window.with_fired_rows_max(rows)))),
-            Kind::Updating(_) => self,
-        }
+        let kind = match self.kind {
+            Kind::Window(window) => Kind::Window(Box::new(window.with_fired_rows_max(rows))),
+            kind @ Kind::Updating(_) => kind,
+        };
+        Self { kind, ..self }
+    }
+
+    /// Whether what it gives are partial rows for another aggregate, to be sent by key group.
+    #[must_use]
+    pub fn feeds_another(&self) -> bool {
+        self.next.is_some()
     }
 
     /// Takes the state of an operator of the same stage.
     pub fn adopt(&mut self, other: Self) {
-        match (&mut self.0, other.0) {
+        match (&mut self.kind, other.kind) {
             (Kind::Window(window), Kind::Window(other)) => window.adopt(*other),
             (Kind::Updating(updating), Kind::Updating(other)) => updating.adopt(*other),
             (Kind::Window(_), Kind::Updating(_)) | (Kind::Updating(_), Kind::Window(_)) => {
@@ -95,7 +119,7 @@ impl MergeOperator {
     /// Columns of partial rows.
     #[must_use]
     pub fn partial_schema(&self) -> &SchemaRef {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.partial_schema(),
             Kind::Updating(updating) => updating.partial_schema(),
         }
@@ -104,7 +128,7 @@ impl MergeOperator {
     /// Columns by which partial rows are told apart: pane, keys, and of an element of a set its set and value.
     #[must_use]
     pub fn row_key(&self) -> Vec<usize> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.shape().sets().row_key(),
             Kind::Updating(updating) => updating.shape().sets().row_key(),
         }
@@ -113,7 +137,7 @@ impl MergeOperator {
     /// Columns of checkpoints: those of partial rows, and the instant of the last touch where keys are forgotten.
     #[must_use]
     pub fn state_schema(&self) -> &SchemaRef {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.partial_schema(),
             Kind::Updating(updating) => updating.state_schema(),
         }
@@ -121,7 +145,7 @@ impl MergeOperator {
 
     /// Sets the instant of the batch that begins, from its recipe (R1); whatever is asked before the next is of this instant.
     pub fn set_now(&mut self, now_micros: i64) {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Window(_) => {}
             Kind::Updating(updating) => updating.set_now(now_micros),
         }
@@ -130,7 +154,10 @@ impl MergeOperator {
     /// Columns of what [`Self::fire`] gives.
     #[must_use]
     pub fn output_schema(&self) -> &SchemaRef {
-        match &self.0 {
+        if let Some(next) = &self.next {
+            return next.partial_schema();
+        }
+        match &self.kind {
             Kind::Window(window) => window.output_schema(),
             Kind::Updating(updating) => updating.output_schema(),
         }
@@ -139,7 +166,7 @@ impl MergeOperator {
     /// Columns of late rows, as the job reads them; `None` where no row is ever late.
     #[must_use]
     pub fn late_schema(&self) -> Option<&SchemaRef> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => Some(window.late_schema()),
             Kind::Updating(_) => None,
         }
@@ -148,7 +175,7 @@ impl MergeOperator {
     /// Number of open panes; none where nothing waits for a watermark.
     #[must_use]
     pub fn open_panes(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.open_panes(),
             Kind::Updating(_) => 0,
         }
@@ -157,7 +184,7 @@ impl MergeOperator {
     /// Starts of the open windows, microseconds UTC, ascending; none where nothing waits for a watermark.
     #[must_use]
     pub fn open_windows(&self) -> Vec<i64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.open_windows(),
             Kind::Updating(_) => Vec::new(),
         }
@@ -168,7 +195,7 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Schema`] for other columns.
     pub fn windows_of(&self, partials: &RecordBatch) -> Result<Vec<i64>, EngineError> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.windows_of(partials),
             Kind::Updating(_) => Ok(Vec::new()),
         }
@@ -177,7 +204,7 @@ impl MergeOperator {
     /// Whether there is no state.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.open_panes() == 0,
             Kind::Updating(updating) => updating.groups() == 0,
         }
@@ -186,7 +213,7 @@ impl MergeOperator {
     /// Rows of the state in memory: (pane, key) pairs or keys, and values that DISTINCT aggregates have seen of them.
     #[must_use]
     pub fn groups(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.groups(),
             Kind::Updating(updating) => updating.groups(),
         }
@@ -195,7 +222,7 @@ impl MergeOperator {
     /// Bytes of state in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.bytes(),
             Kind::Updating(updating) => updating.bytes(),
         }
@@ -204,7 +231,7 @@ impl MergeOperator {
     /// Least watermark at which it has something to say; `None` while time changes nothing.
     #[must_use]
     pub fn act_at(&self) -> Option<Watermark> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.act_at(),
             Kind::Updating(_) => None,
         }
@@ -213,7 +240,7 @@ impl MergeOperator {
     /// Whether unread rows may make it say something, now that the inputs' watermark has moved.
     #[must_use]
     pub fn acts_on_rows(&self, before: Watermark, after: Watermark) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.pane_ends_between(before, after),
             Kind::Updating(_) => true,
         }
@@ -224,7 +251,7 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator refuses a value; [`EngineError::Schema`] for other columns.
     pub fn merge(&mut self, partials: &RecordBatch) -> Result<(), EngineError> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Window(window) => window.merge(partials),
             Kind::Updating(updating) => updating.merge(partials),
         }
@@ -237,7 +264,7 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an expression fails on a row.
     pub async fn merge_behind(&mut self, rows: &RecordBatch, before: Watermark) -> Result<Option<RecordBatch>, EngineError> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Window(window) => window.merge_behind(rows, before).await,
             // Without a watermark no row is behind one.
             Kind::Updating(_) => Ok(None),
@@ -249,7 +276,7 @@ impl MergeOperator {
     /// # Errors
     /// As [`Self::merge`].
     pub fn restore(&mut self, rows: &RecordBatch) -> Result<(), EngineError> {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Window(window) => window.merge(rows),
             Kind::Updating(updating) => updating.restore(rows),
         }
@@ -257,7 +284,7 @@ impl MergeOperator {
 
     /// Says how far the watermark was when the state that was restored was stored.
     pub fn stand_at(&mut self, watermark: Watermark) {
-        match &mut self.0 {
+        match &mut self.kind {
             Kind::Window(window) => window.stand_at(watermark),
             Kind::Updating(_) => {}
         }
@@ -269,9 +296,13 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an aggregate or an output expression fails.
     pub async fn fire(&mut self, moment: Moment) -> Result<Vec<RecordBatch>, EngineError> {
-        match &mut self.0 {
-            Kind::Window(window) => window.fire(moment).await,
-            Kind::Updating(updating) => updating.fire().await,
+        let given = match &mut self.kind {
+            Kind::Window(window) => window.fire(moment).await?,
+            Kind::Updating(updating) => updating.fire().await?,
+        };
+        match &mut self.next {
+            Some(next) => next.partials(&given),
+            None => Ok(given),
         }
     }
 
@@ -280,7 +311,7 @@ impl MergeOperator {
     /// # Errors
     /// As [`Self::fire`].
     pub async fn into_present(self) -> Result<Vec<RecordBatch>, EngineError> {
-        match self.0 {
+        match self.kind {
             Kind::Window(_) => Ok(Vec::new()),
             Kind::Updating(updating) => updating.into_present().await,
         }
@@ -289,7 +320,7 @@ impl MergeOperator {
     /// Whether a pane that `after` has passed still has results to give.
     #[must_use]
     pub fn is_due(&self, after: Watermark) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.is_due(after),
             Kind::Updating(_) => false,
         }
@@ -298,7 +329,7 @@ impl MergeOperator {
     /// Least time between two early results, microseconds; `None` if there are none.
     #[must_use]
     pub fn early_every(&self) -> Option<i64> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.early_every(),
             Kind::Updating(_) => None,
         }
@@ -307,7 +338,7 @@ impl MergeOperator {
     /// Whether early results were asked for, and the batch had no room for all.
     #[must_use]
     pub fn owes_early(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.owes_early(),
             Kind::Updating(_) => false,
         }
@@ -316,7 +347,7 @@ impl MergeOperator {
     /// Whether an open window has results that it has not given early.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.has_news(),
             Kind::Updating(_) => false,
         }
@@ -325,7 +356,7 @@ impl MergeOperator {
     /// Whether some of the results that are due have been given and not all: there is no checkpoint of such a state.
     #[must_use]
     pub fn is_firing(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(window) => window.is_firing(),
             Kind::Updating(_) => false,
         }
@@ -334,7 +365,7 @@ impl MergeOperator {
     /// Groups that a checkpoint of what has changed would have; `None` where only whole ones are.
     #[must_use]
     pub fn changed(&self) -> Option<usize> {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(_) => None,
             Kind::Updating(updating) => Some(updating.changed()),
         }
@@ -343,7 +374,7 @@ impl MergeOperator {
     /// Begins a checkpoint; [`Self::changed`] tells whether it may be [`Extent::Changed`].
     #[must_use]
     pub fn begin_checkpoint(&self, extent: Extent) -> CheckpointPass {
-        match &self.0 {
+        match &self.kind {
             Kind::Window(_) => CheckpointPass(PassKind::Panes(PanePass::default())),
             Kind::Updating(_) => CheckpointPass(PassKind::Table(Box::new(UpdatingPass::new(extent)))),
         }
@@ -357,7 +388,7 @@ impl MergeOperator {
     /// # Errors
     /// [`EngineError::Query`] if an accumulator fails to give its state; [`EngineError::Spill`] if the disk refuses.
     pub fn checkpoint(&mut self, pass: &mut CheckpointPass) -> Result<Option<RecordBatch>, EngineError> {
-        match (&mut self.0, &mut pass.0) {
+        match (&mut self.kind, &mut pass.0) {
             (Kind::Window(window), PassKind::Panes(pass)) => window.checkpoint(pass),
             (Kind::Updating(updating), PassKind::Table(pass)) => updating.checkpoint(pass),
             (Kind::Window(_), PassKind::Table(_)) | (Kind::Updating(_), PassKind::Panes(_)) => {

@@ -16,18 +16,18 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::buffer::BooleanBuffer;
+use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef, UInt16Type};
-use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use weir_plan::AggregateStage;
 use weir_state::key_groups;
 
 use crate::EngineError;
+use crate::accumulators::{Accumulators, Flips};
 use crate::aggregate::Aggregate;
-use crate::distinct::{Elements, Sets, ValueSet, with_bit};
+use crate::distinct::{Elements, Sets, ValueSet};
 use crate::sorted_rows::SortedRows;
 
 /// Name of the key-group column.
@@ -58,13 +58,16 @@ pub struct PaneShape {
     /// Columns of fired rows: `__pane`, keys, results.
     pub result_schema: SchemaRef,
     keys: SchemaRef,
-    aggregates: Vec<Aggregate>,
+    pub(crate) aggregates: Vec<Aggregate>,
     sets: Sets,
     /// Columns of a group's row.
     group_schema: SchemaRef,
     key_groups: u16,
     /// Whether groups know what was given of them.
     remembers: bool,
+    /// Column of partial rows that has the number of a group's rows, where these may be taken back.
+    rows: Option<usize>,
+    is_ordered: bool,
 }
 
 impl PaneShape {
@@ -84,7 +87,11 @@ impl PaneShape {
         result.extend(keys.iter().cloned());
         result.extend(aggregates.iter().map(Aggregate::result_field));
         let group_schema = Arc::new(Schema::new(partial));
-        let sets = Sets::new(&stage.sets, input, Arc::clone(&group_schema), keys.len());
+        let sets = Sets::new(stage, input, Arc::clone(&group_schema), keys.len());
+        let before = |rows: usize| aggregates[..rows].iter().map(|aggregate| aggregate.state_fields().len()).sum::<usize>();
+        // The one group of an aggregate without keys is there also without rows.
+        let retracted = stage.retracted.filter(|_| !keys.is_empty());
+        let rows = retracted.map(|retracted| 2 + keys.len() + before(retracted.rows));
         Ok(Self {
             partial_schema: Arc::clone(sets.partial_schema()),
             result_schema: Arc::new(Schema::new(result)),
@@ -94,6 +101,8 @@ impl PaneShape {
             group_schema,
             key_groups,
             remembers: false,
+            rows,
+            is_ordered: false,
         })
     }
 
@@ -107,6 +116,32 @@ impl PaneShape {
         let (partial_schema, result_schema) = (with_given(&self.partial_schema), with_given(&self.result_schema));
         debug_assert!(self.sets.is_empty(), "the plan refuses sets here");
         Self { group_schema: Arc::clone(&partial_schema), partial_schema, result_schema, remembers: true, ..self }
+    }
+
+    /// The same for a table whose last key column is a value, and of whose groups by the others the extremes are asked for.
+    #[must_use]
+    pub(crate) fn ordered(self) -> Self {
+        Self { is_ordered: true, ..self }
+    }
+
+    /// Whether the last key column is a value by which groups are ordered.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.is_ordered
+    }
+
+    /// Whether a group counts its rows, and is gone without any.
+    pub(crate) fn counts_rows(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    /// Column of partial rows that has the number of a group's rows.
+    pub(crate) fn rows_column(&self) -> Option<usize> {
+        self.rows
+    }
+
+    /// Columns of the keys.
+    pub(crate) fn keys(&self) -> &SchemaRef {
+        &self.keys
     }
 
     /// Partial rows with the same `given` in each; those of an exchange bear none.
@@ -156,7 +191,7 @@ impl PaneShape {
 
     /// An empty accumulator of each aggregate.
     pub(crate) fn accumulators(&self) -> Result<Accumulators, EngineError> {
-        Ok(Accumulators(self.aggregates.iter().map(Aggregate::accumulator).collect::<Result<Vec<_>, _>>()?))
+        Accumulators::new(&self.aggregates)
     }
 
     /// Key groups of rows whose keys are `columns`.
@@ -167,85 +202,6 @@ impl PaneShape {
         let mut groups = Vec::with_capacity(rows);
         key_groups(columns, rows, self.key_groups, &mut groups)?;
         Ok(UInt16Array::from(groups))
-    }
-}
-
-/// One accumulator for each aggregate of a shape.
-pub(crate) struct Accumulators(Vec<Box<dyn GroupsAccumulator>>);
-
-impl Accumulators {
-    /// Folds rows of the input fragment; `groups` has the group of each, all below `count`.
-    fn update(&mut self, shape: &PaneShape, rows: &RecordBatch, groups: &[usize], count: usize) -> Result<(), EngineError> {
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            let (args, mut filter) = aggregate.arguments(rows);
-            if aggregate.distinct().is_some() {
-                // It is shown each group, and told values by the sets.
-                filter = Some(BooleanArray::new(BooleanBuffer::new_unset(rows.num_rows()), None));
-            }
-            accumulator.update_batch(&args, groups, filter.as_ref(), count)?;
-        }
-        Ok(())
-    }
-
-    /// Shows groups `0..count` to every aggregate, and a value to none: a group that none was shown of has a sum of 0, not NULL.
-    fn show(&mut self, shape: &PaneShape, count: usize) -> Result<(), EngineError> {
-        let groups: Vec<usize> = (0..count).collect();
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            accumulator.update_batch(&aggregate.null_arguments(count), &groups, None, count)?;
-        }
-        Ok(())
-    }
-
-    /// Tells the aggregates of set `set` elements; `groups` has the group of each, all below `count` and shown before.
-    fn tell(
-        &mut self,
-        shape: &PaneShape,
-        set: usize,
-        (values, bits): (&[ArrayRef], &[u64]),
-        groups: &[usize],
-        count: usize,
-    ) -> Result<(), EngineError> {
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            if let Some(at) = aggregate.distinct().filter(|at| at.set == set) {
-                accumulator.update_batch(values, groups, Some(&with_bit(bits, at.bit)), count)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Folds partials: the state columns of partial rows.
-    pub(crate) fn merge(
-        &mut self,
-        shape: &PaneShape,
-        states: &[ArrayRef],
-        groups: &[usize],
-        count: usize,
-    ) -> Result<(), EngineError> {
-        let mut at = 0;
-        for (aggregate, accumulator) in shape.aggregates.iter().zip(&mut self.0) {
-            let end = at + aggregate.state_fields().len();
-            accumulator.merge_batch(&states[at..end], groups, count)?;
-            at = end;
-        }
-        Ok(())
-    }
-
-    /// The state columns of all groups; nothing is left.
-    pub(crate) fn states(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
-        let mut columns = Vec::new();
-        for accumulator in &mut self.0 {
-            columns.extend(accumulator.state(EmitTo::All)?);
-        }
-        Ok(columns)
-    }
-
-    /// The result columns of all groups; nothing is left.
-    pub(crate) fn results(&mut self) -> Result<Vec<ArrayRef>, EngineError> {
-        Ok(self.0.iter_mut().map(|accumulator| accumulator.evaluate(EmitTo::All)).collect::<Result<_, _>>()?)
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.iter().map(|accumulator| accumulator.size()).sum()
     }
 }
 
@@ -346,6 +302,23 @@ impl PaneTable {
         self.intern(keys, bits.len(), &mut groups)?;
         self.accumulators.show(shape, self.groups)?;
         self.accumulators.tell(shape, set, (values, bits), &groups, self.groups)
+    }
+
+    /// The same of values that came and went.
+    ///
+    /// # Errors
+    /// As [`Self::tell`].
+    pub(crate) fn tell_flips(
+        &mut self,
+        shape: &PaneShape,
+        set: usize,
+        keys: &[ArrayRef],
+        flips: &Flips,
+    ) -> Result<(), EngineError> {
+        let mut groups = Vec::with_capacity(flips.signs.len());
+        self.intern(keys, flips.signs.len(), &mut groups)?;
+        self.accumulators.show(shape, self.groups)?;
+        self.accumulators.tell_flips(shape, set, flips, &groups, self.groups)
     }
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize, scratch: &mut Vec<usize>) -> Result<(), EngineError> {

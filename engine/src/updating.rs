@@ -13,13 +13,16 @@
 //! | `__op` | Int8 | [`Op`] |
 //! | the sink's columns | | |
 //!
+//! Where another aggregate is fed with the results, both pass as rows of their own instead, with `__weight` 1 and -1: whatever is left of
+//! each counts there.
+//!
 //! Rows of groups that had a result come first, each part by key group and then in the order in which its groups were touched: that of
 //! the recipe (R2).
 //! Invariants: RP-1, EO-2 (see `model::invariants`).
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch, UInt32Array};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
 use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type};
 use weir_plan::{AggregateStage, Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees};
@@ -27,7 +30,7 @@ use weir_plan::{AggregateStage, Changes, Grouping, OP_COLUMN, Op, Pipeline, Sees
 use crate::EngineError;
 use crate::distinct::{ElementPass, ElementTables};
 use crate::fragment::FragmentRunner;
-use crate::keyed_table::{Change, KeyedTable, TablePass};
+use crate::keyed_table::{Change, KeyedTable, Lifetime, TablePass};
 use crate::merge::Extent;
 use crate::open_panes::StateBudget;
 use crate::pane_table::PaneShape;
@@ -42,6 +45,10 @@ pub(crate) struct UpdatingOperator {
     groups: Arc<PaneShape>,
     sees: Sees,
     changes: Changes,
+    /// Columns of checkpoints.
+    state_schema: SchemaRef,
+    /// Whether its results are those of the pipeline, a changelog.
+    is_last: bool,
     output_schema: SchemaRef,
     table: KeyedTable,
     /// Values that DISTINCT aggregates have seen.
@@ -65,22 +72,31 @@ impl UpdatingPass {
 }
 
 impl UpdatingOperator {
-    /// Plans the merge stage of `pipeline`, without state. `None` if it has no updating aggregate.
-    pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        let Some(stage) = &pipeline.aggregate else { return Ok(None) };
+    /// Plans the merge stage of aggregate `index` of `pipeline`, without state. `None` if that is no updating one.
+    pub(crate) async fn new(
+        pipeline: &Pipeline,
+        index: usize,
+        key_groups: u16,
+        budget: StateBudget,
+    ) -> Result<Option<Self>, EngineError> {
+        let Some(stage) = pipeline.aggregates.get(index) else { return Ok(None) };
         let Grouping::Updating { sees, ttl } = stage.grouping else { return Ok(None) };
-        let input = FragmentRunner::new(&pipeline.input).await?;
+        let input = FragmentRunner::new(pipeline.feeding(index)).await?;
         let output = FragmentRunner::new(&stage.output).await?;
         let shape = Arc::new(PaneShape::new(stage, input.output_schema(), key_groups)?);
         let changes = pipeline.sink.changes.clone();
-        let output_schema = changelog_schema(output.output_schema(), &changes);
+        let is_last = !pipeline.feeds_another(index);
+        let output_schema =
+            if is_last { changelog_schema(output.output_schema(), &changes) } else { output.output_schema().clone() };
         let without_sets = AggregateStage { sets: Vec::new(), ..stage.clone() };
         let groups = Arc::new(PaneShape::new(&without_sets, input.output_schema(), key_groups)?);
         // Groups and the elements of each set have as much room.
         let budget = StateBudget { bytes_max: budget.bytes_max / (1 + stage.sets.len()), ..budget };
-        let elements = ElementTables::new(stage, shape.sets(), key_groups, &budget)?;
+        let elements = ElementTables::new(stage, shape.sets(), key_groups, &budget, ttl)?;
+        let state_schema = Lifetime::new(ttl, None).schema(&shape.partial_schema);
         let table = KeyedTable::new(&groups)?.forgetting(&groups, ttl)?.within(budget);
-        Ok(Some(Self { output, shape, groups, sees, changes, output_schema, table, elements, batch: Vec::new() }))
+        let batch = Vec::new();
+        Ok(Some(Self { output, shape, groups, sees, changes, state_schema, is_last, output_schema, table, elements, batch }))
     }
 
     pub(crate) fn adopt(&mut self, other: Self) {
@@ -97,13 +113,14 @@ impl UpdatingOperator {
         &self.shape.partial_schema
     }
 
-    /// Columns of checkpoints. Where there are sets no key is forgotten.
+    /// Columns of checkpoints.
     pub(crate) fn state_schema(&self) -> &SchemaRef {
-        if self.shape.sets().is_empty() { self.table.schema() } else { &self.shape.partial_schema }
+        &self.state_schema
     }
 
     pub(crate) fn set_now(&mut self, now_micros: i64) {
         self.table.set_now(now_micros);
+        self.elements.set_now(now_micros);
     }
 
     pub(crate) fn output_schema(&self) -> &SchemaRef {
@@ -172,9 +189,9 @@ impl UpdatingOperator {
 
     async fn said(&mut self, change: Option<Change>) -> Result<Vec<RecordBatch>, EngineError> {
         let Some(change) = change else { return Ok(Vec::new()) };
-        let given = results(self.output.input_schema(), &change)?;
+        let given = results(self.output.input_schema(), &change, self.is_last)?;
         let left = self.output.run(given).await?;
-        self.changelog(&left, &change)
+        if self.is_last { self.changelog(&left, &change) } else { Ok(left) }
     }
 
     /// What happened to each group, by what the fragment left of its results.
@@ -257,12 +274,18 @@ fn changelog_schema(output: &SchemaRef, changes: &Changes) -> SchemaRef {
 }
 
 /// Rows of the output fragment: results before, if they were asked for, then results after.
-fn results(schema: &SchemaRef, change: &Change) -> Result<Vec<RecordBatch>, EngineError> {
+///
+/// - `are_numbered`: whether the last column is the number of the change; else it is the weight.
+fn results(schema: &SchemaRef, change: &Change, are_numbered: bool) -> Result<Vec<RecordBatch>, EngineError> {
     let part = |results: &[ArrayRef], groups: usize, side: u32| {
         let mut columns: Vec<ArrayRef> = change.keys.iter().map(|key| key.slice(0, groups)).collect();
         columns.extend(results.iter().cloned());
-        let groups = u32::try_from(groups).unwrap_or(u32::MAX);
-        columns.push(Arc::new(UInt32Array::from_iter_values((0..groups).map(|group| 2 * group + side))));
+        columns.push(if are_numbered {
+            let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+            Arc::new(UInt32Array::from_iter_values((0..groups).map(|group| 2 * group + side)))
+        } else {
+            Arc::new(Int64Array::from_value(2 * i64::from(side) - 1, groups))
+        });
         RecordBatch::try_new(Arc::clone(schema), columns)
     };
     let before = change.before.as_ref().map(|before| part(before, change.existing, 0)).transpose()?;

@@ -53,7 +53,7 @@ impl WindowOperator {
     /// # Errors
     /// [`EngineError::Query`] if a fragment cannot be planned.
     pub(crate) async fn new(pipeline: &Pipeline, key_groups: u16, budget: StateBudget) -> Result<Option<Self>, EngineError> {
-        let (Some(window), Some(rowtime)) = (&pipeline.aggregate, &pipeline.source.rowtime) else { return Ok(None) };
+        let (Some(window), Some(rowtime)) = (pipeline.aggregates.first(), &pipeline.source.rowtime) else { return Ok(None) };
         let Grouping::Tumble { size_micros, offset_micros, emit } = window.grouping else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&window.output).await?;

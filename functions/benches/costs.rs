@@ -120,7 +120,7 @@ async fn planning() -> anyhow::Result<()> {
 async fn operators(pipeline: &Pipeline, bytes_max: usize) -> anyhow::Result<(LaneOperator, MergeOperator)> {
     let lane = LaneOperator::new(pipeline, KEY_GROUPS_DEFAULT, Watermark::NONE).await?;
     let memory = StateBudget { bytes_max, folder: SCRATCH.into(), key_groups: None };
-    let merge = MergeOperator::new(pipeline, KEY_GROUPS_DEFAULT, memory).await?;
+    let merge = MergeOperator::new(pipeline, 0, KEY_GROUPS_DEFAULT, memory).await?;
     Ok((lane, merge.context("the query has an aggregate")?))
 }
 

@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use weir_coordinator::jobs::{self, CreateOutcome, NewJob};
 use weir_model::job::{DesiredState, JOB_FORMAT, JobRow};
 use weir_model::{Incarnation, JobId, StageId};
-use weir_plan::{Emit, Grouping, JobPlan, Pipeline};
+use weir_plan::{AggregateStage, Changes, Emit, Grouping, JobPlan, Pipeline};
 use weir_state::paths;
 
 use crate::config::parse_duration;
 use crate::connect::Pinned;
 use crate::context::Ctx;
 use crate::stream;
-use crate::topology::Topology;
+use crate::topology::{Role, Topology};
 
 /// Version of the plan object's encoding; a reader refuses any other.
 pub const PLAN_FORMAT: u16 = 1;
@@ -330,30 +330,45 @@ fn digest(sql: &str) -> u64 {
 /// The meaning of a pipeline's stages: what is read, kept and sent must be the same for state and segments to be understood.
 fn fingerprint(pipeline: &Pipeline) -> u64 {
     let mut text = format!("{:?} {}", pipeline.source.projection, pipeline.input.plan.display_indent_schema());
-    if let Some(stage) = &pipeline.aggregate {
-        let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
-        text += &match stage.grouping {
-            Grouping::Tumble { size_micros, offset_micros, emit } if emit.changes() => {
-                let Emit { every_micros, lateness_micros } = emit;
-                format!("{size_micros} {offset_micros} {every_micros:?} {lateness_micros} {:?}", pipeline.sink.changes)
-            }
-            Grouping::Tumble { size_micros, offset_micros, .. } => format!("{size_micros} {offset_micros}"),
-            Grouping::Updating { sees, ttl: None } => format!("updating {sees:?} {:?}", pipeline.sink.changes),
-            Grouping::Updating { sees, ttl: Some(ttl) } => {
-                format!("updating {sees:?} {:?} for {} us", pipeline.sink.changes, ttl.as_micros())
-            }
-        };
-        text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
-        if !stage.sets.is_empty() {
-            let distinct: Vec<_> = stage.aggregates.iter().map(|a| a.distinct).collect();
-            let sets: Vec<_> = stage.sets.iter().map(|set| (set.value, &set.conditions)).collect();
-            text += &format!(" {distinct:?} {sets:?}");
-        }
+    for stage in &pipeline.aggregates {
+        text += &meaning(stage, &pipeline.sink.changes);
     }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
 }
 
+fn meaning(stage: &AggregateStage, changes: &Changes) -> String {
+    let aggregates: Vec<_> = stage.aggregates.iter().map(|a| (&a.name, a.function.name(), &a.args, a.filter)).collect();
+    let mut text = match stage.grouping {
+        Grouping::Tumble { size_micros, offset_micros, emit } if emit.changes() => {
+            let Emit { every_micros, lateness_micros } = emit;
+            format!("{size_micros} {offset_micros} {every_micros:?} {lateness_micros} {changes:?}")
+        }
+        Grouping::Tumble { size_micros, offset_micros, .. } => format!("{size_micros} {offset_micros}"),
+        Grouping::Updating { sees, ttl: None } => format!("updating {sees:?} {changes:?}"),
+        Grouping::Updating { sees, ttl: Some(ttl) } => format!("updating {sees:?} {changes:?} for {} us", ttl.as_micros()),
+    };
+    text += &format!(" {:?} {aggregates:?} {}", stage.keys, stage.output.plan.display_indent_schema());
+    if !stage.sets.is_empty() {
+        let distinct: Vec<_> = stage.aggregates.iter().map(|a| a.distinct).collect();
+        let sets: Vec<_> = stage.sets.iter().map(|set| (set.value, &set.conditions)).collect();
+        text += &format!(" {distinct:?} {sets:?}");
+    }
+    if let Some(retracted) = stage.retracted {
+        let told: Vec<_> = stage.aggregates.iter().map(|a| a.told).collect();
+        text += &format!(" {retracted:?} {told:?}");
+    }
+    text
+}
+
 impl Loaded {
+    /// The aggregate that `stage` runs, if it is a merge stage.
+    #[must_use]
+    pub fn aggregate(&self, stage: StageId) -> Option<&AggregateStage> {
+        let stage = self.topology.stage(stage);
+        let aggregates = &self.plan.pipelines[stage.pipeline].aggregates;
+        (stage.role == Role::Merge).then(|| aggregates.get(stage.aggregate)).flatten()
+    }
+
     /// Sets the instant that the clock functions of the next batch see: now, but never less than the batch before (R1).
     pub fn begin_batch(&self, now_micros: i64, last_micros: i64) -> i64 {
         let now = now_micros.max(last_micros);

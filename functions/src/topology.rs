@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! pipeline p, aggregate:  lanes --exchange--> merge shards --output--> publisher
+//! .. of an aggregate:     lanes --exchange--> merge shards --exchange--> merge shards --output--> publisher
 //! pipeline p, stateless:  lanes --output----------------------------> publisher
 //! ```
 //! A sink that keeps nothing (blackhole) has no publisher. Everything here follows from the plan and the parallelism, which are
@@ -35,6 +36,8 @@ pub struct Stage {
     pub pipeline: usize,
     /// What it does.
     pub role: Role,
+    /// Which of its pipeline's aggregates a merge stage runs.
+    pub aggregate: usize,
     /// Its shards.
     pub layout: Layout,
     /// Stage it reads from.
@@ -71,7 +74,8 @@ impl Topology {
                 };
                 let upstream = step.checked_sub(1).map(id);
                 let downstream = (step + 1 < roles.len()).then(|| id(step + 1));
-                stages.push(Stage { id: id(step), pipeline: index, role, layout, upstream, downstream });
+                let aggregate = step.saturating_sub(1);
+                stages.push(Stage { id: id(step), pipeline: index, role, aggregate, layout, upstream, downstream });
             }
         }
         Self { job, stages, parallelism }
@@ -81,6 +85,13 @@ impl Topology {
     #[must_use]
     pub fn stage(&self, id: StageId) -> &Stage {
         &self.stages[usize::from(id.0)]
+    }
+
+    /// The layout of the merge stage that reads from `stage`, if one does.
+    #[must_use]
+    pub fn merged_by(&self, stage: StageId) -> Option<&Layout> {
+        let downstream = self.stage(self.stage(stage).downstream?);
+        (downstream.role == Role::Merge).then_some(&downstream.layout)
     }
 
     /// Shards of `stage`, in order.
@@ -155,9 +166,7 @@ impl Topology {
 
 fn roles(pipeline: &Pipeline) -> Vec<Role> {
     let mut roles = vec![Role::Lane];
-    if pipeline.aggregate.is_some() {
-        roles.push(Role::Merge);
-    }
+    roles.extend(pipeline.aggregates.iter().map(|_| Role::Merge));
     if keeps_results(pipeline) {
         roles.push(Role::Publish);
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Projection* / Filter*                      -> output fragment, leaf = [__pane, keys.., results..]
-//!   Aggregate                                -> AggregateStage
+//!   Aggregate                                -> AggregateStage; what feeds it may be that of another (chain.rs)
 //!     Projection* / Filter*                  \
 //!       WindowAssign, or none: updating       > input fragment, leaf = the source's columns
 //!         Projection* / Filter*              /
@@ -23,15 +23,18 @@ use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
 use crate::changes::Changes;
-use crate::job::{AggregateStage, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
+use crate::job::{Emit, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
 use crate::window_assign::{Bound, WindowAssign};
 use crate::{FragmentInput, PlanError, duration, functions};
 
+mod chain;
 mod distinct;
 mod early;
 mod shape;
 mod updating;
+mod weights;
 
+use self::chain::chained;
 use self::early::{emit, refuse_early, refuse_firing, with_firing, without_firing};
 use self::shape::AggregateShape;
 use self::updating::updating;
@@ -148,6 +151,20 @@ fn find_aggregate(plan: &LogicalPlan) -> Result<Option<&Aggregate>, PlanError> {
     }
 }
 
+/// The aggregate whose results `plan` is made of, if these are of one.
+fn aggregate_below(plan: &LogicalPlan) -> Option<&Aggregate> {
+    let mut node = plan;
+    loop {
+        node = match node {
+            LogicalPlan::Aggregate(aggregate) => return Some(aggregate),
+            LogicalPlan::Projection(projection) => &projection.input,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            _ => return None,
+        };
+    }
+}
+
 fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rewrites<'_>) -> Result<Pipeline, CutError> {
     let (scan, _) = below(plan)?;
     refuse_firing(plan)?;
@@ -155,7 +172,7 @@ fn stateless(plan: &LogicalPlan, catalog: &Catalog, sink: &Table, rewrites: &Rew
     let mut source = source_table(scan, catalog)?;
     source.rowtime = None;
     let sink = sink_table(sink, Changes::Append);
-    Ok(Pipeline { source, input: fragment(input, rewrites)?, input_with_row: None, aggregate: None, sink })
+    Ok(Pipeline { source, input: fragment(input, rewrites)?, input_with_row: None, aggregates: Vec::new(), sink })
 }
 
 fn sink_table(sink: &Table, changes: Changes) -> SinkTable {
@@ -169,6 +186,9 @@ fn aggregated(
     goal: Goal<'_>,
     rewrites: &Rewrites<'_>,
 ) -> Result<Pipeline, CutError> {
+    if let Some(inner) = aggregate_below(&aggregate.input) {
+        return chained(plan, vec![aggregate, inner], catalog, goal, rewrites);
+    }
     let (scan, assign) = below(&aggregate.input)?;
     refuse_firing(if assign.is_some() { &aggregate.input } else { plan })?;
     let hint = "rows of one group would see several instants: use the event time, or the clock after a window";
@@ -191,30 +211,35 @@ fn windowed(
 ) -> Result<Pipeline, CutError> {
     let shape = AggregateShape::windowed(plan, aggregate)?;
     let (emit, changes) = emit(plan, &shape, &source, goal)?;
-    let input = |with_row| -> Result<Fragment, CutError> {
-        let inner = replace_leaf(&aggregate.input, scan, Some(assign), with_row)?;
-        let mut columns = shape.input_columns.clone();
-        columns.extend(with_row.then(|| ident(ROW)));
-        fragment(LogicalPlanBuilder::from(inner).project(columns)?.build()?, rewrites)
-    };
+    let [input, input_with_row] = window_inputs(aggregate, (scan, assign), &shape, rewrites)?;
     let output = if emit.changes() {
         with_firing(shape.output_of_firings(plan, aggregate, assign)?)?
     } else {
         without_firing(shape.output(plan, aggregate, assign)?)?
     };
-    Ok(Pipeline {
-        source,
-        input: input(false)?,
-        input_with_row: Some(input(true)?),
-        aggregate: Some(AggregateStage {
-            grouping: Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros, emit },
-            keys: shape.keys.clone(),
-            aggregates: shape.specs.clone(),
-            sets: shape.sets.clone().into_sets(),
-            output: fragment(output, rewrites)?,
-        }),
-        sink: sink_table(goal.sink, changes),
-    })
+    let stage = shape.stage(tumble(assign, emit), fragment(output, rewrites)?);
+    let sink = sink_table(goal.sink, changes);
+    Ok(Pipeline { source, input, input_with_row: Some(input_with_row), aggregates: vec![stage], sink })
+}
+
+fn tumble(assign: &WindowAssign, emit: Emit) -> Grouping {
+    Grouping::Tumble { size_micros: assign.size_micros, offset_micros: assign.offset_micros, emit }
+}
+
+/// What feeds a window, without and with the number of each row.
+fn window_inputs(
+    aggregate: &Aggregate,
+    (scan, assign): (&TableScan, &WindowAssign),
+    shape: &AggregateShape,
+    rewrites: &Rewrites<'_>,
+) -> Result<[Fragment; 2], CutError> {
+    let input = |with_row: bool| -> Result<Fragment, CutError> {
+        let inner = replace_leaf(&aggregate.input, scan, Some(assign), with_row)?;
+        let mut columns = shape.input_columns.clone();
+        columns.extend(with_row.then(|| ident(ROW)));
+        fragment(LogicalPlanBuilder::from(inner).project(columns)?.build()?, rewrites)
+    };
+    Ok([input(false)?, input(true)?])
 }
 
 /// Rows behind their lane's watermark are evaluated again by the merge shard, at another instant: a row could belong to two keys, or
@@ -251,11 +276,6 @@ fn below(plan: &LogicalPlan) -> Result<(&TableScan, Option<&WindowAssign>), CutE
     loop {
         match node {
             LogicalPlan::TableScan(scan) => return Ok((scan, assign)),
-            LogicalPlan::Aggregate(_) => {
-                return Err(PlanError::new("an aggregate of an aggregate is not supported yet")
-                    .hint("use one GROUP BY per INSERT")
-                    .into());
-            }
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowAssign>() {
                 Some(_) if assign.is_some() => return Err(PlanError::new("a window of a window is not supported yet").into()),
                 Some(found) => assign = Some(found),

@@ -40,8 +40,8 @@ fn pipeline_text(text: &mut String, index: usize, pipeline: &Pipeline, stage: &m
         writeln!(text, "    fragment    {line}")?;
     }
     *stage += 1;
-    if let Some(aggregate) = &pipeline.aggregate {
-        aggregate_text(text, aggregate, stage)?;
+    for (number, aggregate) in pipeline.aggregates.iter().enumerate() {
+        aggregate_text(text, aggregate, if number == 0 { "its lanes commit" } else { "the stage before commits" }, stage)?;
     }
     let sink = connector(&pipeline.sink.options);
     let guarantee = match sink.as_str() {
@@ -77,7 +77,8 @@ fn changes_text(sink: &SinkTable) -> Option<String> {
     }
 }
 
-fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usize) -> std::fmt::Result {
+/// - `when`: its rows come.
+fn aggregate_text(text: &mut String, aggregate: &AggregateStage, when: &str, stage: &mut usize) -> std::fmt::Result {
     let keys: Vec<&str> = aggregate.keys.iter().map(|key| key.name().as_str()).collect();
     let named = if keys.is_empty() { "no key".to_owned() } else { list(&keys) };
     let (partial, state) = match aggregate.grouping {
@@ -92,16 +93,18 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usi
     writeln!(text, "    aggregate   partial per {partial}")?;
     for set in &aggregate.sets {
         let columns: Vec<&str> = keys.iter().copied().chain([set.text.as_str()]).collect();
-        writeln!(
-            text,
-            "    distinct    one row per ({}), a bit for each of its {} conditions",
-            list(&columns),
-            set.conditions.len()
-        )?;
+        let columns = list(&columns);
+        match aggregate.retracted {
+            Some(_) => writeln!(text, "    values      one row per ({columns}), with the number of rows that have it")?,
+            None => {
+                let conditions = set.conditions.len();
+                writeln!(text, "    distinct    one row per ({columns}), a bit for each of its {conditions} conditions")?;
+            }
+        }
     }
     writeln!(text, "    exchange    by key group of ({})", list(&keys))?;
     writeln!(text, "  stage {stage}: merge")?;
-    grouping_text(text, aggregate.grouping)?;
+    grouping_text(text, aggregate.grouping, when)?;
     for aggregate in &aggregate.aggregates {
         writeln!(text, "    result      {} = {}", aggregate.name, aggregate.text)?;
     }
@@ -113,7 +116,7 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, stage: &mut usi
     Ok(())
 }
 
-fn grouping_text(text: &mut String, grouping: Grouping) -> std::fmt::Result {
+fn grouping_text(text: &mut String, grouping: Grouping, when: &str) -> std::fmt::Result {
     match grouping {
         Grouping::Tumble { size_micros, offset_micros, emit } => {
             let offset = if offset_micros == 0 { String::new() } else { format!(", offset {}", duration(offset_micros)) };
@@ -131,10 +134,10 @@ fn grouping_text(text: &mut String, grouping: Grouping) -> std::fmt::Result {
             Ok(())
         }
         Grouping::Updating { sees: Sees::After, .. } => {
-            writeln!(text, "    updates     a key's new result whenever its lanes commit")
+            writeln!(text, "    updates     a key's new result whenever {when}")
         }
         Grouping::Updating { sees: Sees::BeforeAndAfter, .. } => {
-            writeln!(text, "    updates     a key's old and new result whenever its lanes commit")
+            writeln!(text, "    updates     a key's old and new result whenever {when}")
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a compiled script is: pipelines, each a source, a fragment, perhaps a window, and a sink.
+//! What a compiled script is: pipelines, each a source, a fragment, aggregates if there are any, and a sink.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub struct Pipeline {
     pub input: Fragment,
     /// The same with a `__row` UInt32 column passed through from leaf to end; only with a window.
     pub input_with_row: Option<Fragment>,
-    /// The aggregate, if there is one.
-    pub aggregate: Option<AggregateStage>,
+    /// The aggregates, from the source to the sink: each is fed with what the one before gives. None in a stateless pipeline.
+    pub aggregates: Vec<AggregateStage>,
     /// Where results go.
     pub sink: SinkTable,
 }
@@ -87,20 +87,57 @@ pub struct Fragment {
     pub guards: bool,
 }
 
-/// A GROUP BY: partials per (pane, key) at the lanes, merged by key.
+impl Pipeline {
+    /// The fragment whose rows feed aggregate `index`: that of the lanes, or the output of the aggregate before.
+    #[must_use]
+    pub fn feeding(&self, index: usize) -> &Fragment {
+        match index.checked_sub(1).and_then(|before| self.aggregates.get(before)) {
+            Some(before) => &before.output,
+            None => &self.input,
+        }
+    }
+
+    /// Whether what aggregate `index` gives feeds another.
+    #[must_use]
+    pub fn feeds_another(&self, index: usize) -> bool {
+        index + 1 < self.aggregates.len()
+    }
+}
+
+/// A GROUP BY: partials per (pane, key) where its rows are made, merged by key.
 #[derive(Debug, Clone)]
 pub struct AggregateStage {
     /// When a group's result is given.
     pub grouping: Grouping,
-    /// Key columns: columns 1.. of the input fragment's output.
+    /// What is known of its rows if they may be taken back.
+    pub retracted: Option<Retracted>,
+    /// Key columns: columns 1.. of the output of the fragment that feeds it.
     pub keys: Vec<FieldRef>,
     /// Aggregates, in the order of their results.
     pub aggregates: Vec<AggregateSpec>,
-    /// Values of which the DISTINCT ones take each once.
+    /// Values of which the DISTINCT ones take each once; where rows may be taken back, also those that MIN and MAX look at.
     pub sets: Vec<DistinctSet>,
     /// `__pane`, keys and results to the sink's columns. Where results change, `__change` UInt32 is passed through from leaf to end; where
-    /// windows fire more than once, `__firing` Utf8 before it.
+    /// windows fire more than once, `__firing` Utf8 before it. Where it feeds another aggregate: to the columns of that one, and the leaf
+    /// of results that change ends with `__weight` Int64, 1 of a result and -1 of one that is taken back.
     pub output: Fragment,
+}
+
+impl AggregateStage {
+    /// Whether results wait for the end of a window.
+    #[must_use]
+    pub const fn is_window(&self) -> bool {
+        matches!(self.grouping, Grouping::Tumble { .. })
+    }
+}
+
+/// Rows that may be taken back: each bears a weight, 1 or -1, and its aggregates are sums of weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retracted {
+    /// The aggregate that counts all rows of a group: one without rows is gone.
+    pub rows: usize,
+    /// Where the weight is: a column of the output of the fragment that feeds it.
+    pub weight: usize,
 }
 
 /// When a group's result is given.
@@ -185,13 +222,32 @@ pub struct AggregateSpec {
     pub args: Vec<usize>,
     /// Its FILTER: a boolean column of the input fragment's output. None of a DISTINCT one: its set has it.
     pub filter: Option<usize>,
-    /// Where it finds its values, if it takes each only once.
+    /// Where it finds its values, if it does not take them from rows.
     pub distinct: Option<SetBit>,
+    /// What it is told of them.
+    pub told: Told,
     /// The call as written, for people.
     pub text: String,
 }
 
-/// The values of one column that a group has seen, and which conditions were true of a row with each.
+/// What an aggregate is told of the values of a set; of one without a set it means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Told {
+    /// Each value that is new.
+    #[default]
+    Values,
+    /// Of rows that may be taken back: 1 for each value that has come, -1 for each that is gone.
+    Weights,
+    /// The same, times the value.
+    Signed,
+    /// The least value that is there.
+    Least,
+    /// The greatest value that is there.
+    Greatest,
+}
+
+/// The values of one column that a group has seen, and which conditions were true of a row with each. Where rows may be taken back it has
+/// one condition, and each value the sum of the weights of its rows: it is there while this is above 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DistinctSet {
     /// The value: a column of the input fragment's output. NULL is none.
@@ -199,6 +255,8 @@ pub struct DistinctSet {
     /// By bit the condition, a boolean column of the input fragment's output, or none for all rows. At most
     /// [`CONDITIONS_MAX`](Self::CONDITIONS_MAX).
     pub conditions: Vec<Option<usize>>,
+    /// Whether an aggregate asks for the least or greatest of its values.
+    pub is_ordered: bool,
     /// The value as written, for people.
     pub text: String,
 }

@@ -5,7 +5,7 @@
 //! its place and the nearest supported form.
 //!
 //! ```text
-//! text -> parse -> catalog -> logical plan -> optimise -> cut -> Pipeline { source, input fragment, aggregate, sink }
+//! text -> parse -> catalog -> logical plan -> optimise -> cut -> Pipeline { source, input fragment, aggregates, sink }
 //! ```
 pub mod changes;
 pub mod job;
@@ -37,7 +37,7 @@ pub use error::PlanError;
 pub use explain::explain;
 pub use fragment::FragmentInput;
 pub use job::{
-    AggregateSpec, AggregateStage, DistinctSet, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Rowtime, Sees,
-    SetBit, SinkTable, SourceTable,
+    AggregateSpec, AggregateStage, DistinctSet, Emit, Firing, Fragment, Grouping, JobPlan, OnError, Pipeline, Retracted, Rowtime,
+    Sees, SetBit, SinkTable, SourceTable, Told,
 };
 pub use suggest::nearest;

@@ -27,14 +27,16 @@ pub(crate) fn parse(text: &str) -> Result<Option<Duration>, String> {
 /// Makes every GROUP BY without a window forget keys after `state_ttl`.
 ///
 /// # Errors
-/// [`PlanError`] where a group has sets of values: they would have to be forgotten with it.
+/// [`PlanError`] where rows may be taken back from sets of values: a value that is forgotten could not go.
 pub(crate) fn set(pipelines: &mut [Pipeline], state_ttl: Duration) -> Result<(), PlanError> {
     for pipeline in pipelines {
-        let Some(stage) = pipeline.aggregate.as_mut() else { continue };
-        if let Grouping::Updating { ttl, .. } = &mut stage.grouping {
-            if !stage.sets.is_empty() {
-                let message =
-                    format!("'{KEY}' over DISTINCT inside aggregates, for {}, is not supported yet", pipeline.sink.name);
+        for stage in &mut pipeline.aggregates {
+            let Grouping::Updating { ttl, .. } = &mut stage.grouping else { continue };
+            if stage.retracted.is_some() && !stage.sets.is_empty() {
+                let message = format!(
+                    "'{KEY}' with MIN, MAX or DISTINCT of results that change, for {}, is not supported",
+                    pipeline.sink.name
+                );
                 return Err(PlanError::new(message).hint("leave it out, or write that INSERT as a job of its own"));
             }
             *ttl = Some(state_ttl);

@@ -79,7 +79,7 @@ struct Shard {
 impl Shard {
     fn new(pipeline: &Pipeline, bytes_max: usize) -> Self {
         let budget = StateBudget { bytes_max, ..StateBudget::default() };
-        let merge = block_on(MergeOperator::new(pipeline, KEY_GROUPS, budget)).expect("it plans");
+        let merge = block_on(MergeOperator::new(pipeline, 0, KEY_GROUPS, budget)).expect("it plans");
         let lane = block_on(LaneOperator::new(pipeline, KEY_GROUPS, Watermark::NONE)).expect("it plans");
         Self { lane, merge: merge.expect("it has an aggregate") }
     }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt32Array, UInt64Array};
-use datafusion::arrow::compute::take;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type, UInt64Type};
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use datafusion::arrow::compute::{filter_record_batch, take};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -16,8 +16,9 @@ use crate::EngineError;
 pub(crate) struct ValueSet {
     /// (group, value).
     elements: Box<dyn GroupValues>,
-    /// By element.
+    /// By element; a weight as bits where rows have one.
     bits: Vec<u64>,
+    is_weighed: bool,
     scratch: Vec<usize>,
 }
 
@@ -29,10 +30,11 @@ pub(crate) struct Elements {
 }
 
 impl ValueSet {
-    pub(crate) fn new(value: &DataType) -> Result<Self, EngineError> {
+    /// - `is_weighed`: whether rows may be taken back.
+    pub(crate) fn new(value: &DataType, is_weighed: bool) -> Result<Self, EngineError> {
         let fields = vec![Field::new("group", DataType::UInt32, false), Field::new("value", value.clone(), false)];
         let elements = new_group_values(Arc::new(Schema::new(fields)), &GroupOrdering::None)?;
-        Ok(Self { elements, bits: Vec::new(), scratch: Vec::new() })
+        Ok(Self { elements, bits: Vec::new(), is_weighed, scratch: Vec::new() })
     }
 
     /// Number of elements.
@@ -46,7 +48,7 @@ impl ValueSet {
 
     /// Takes rows of the input fragment; `groups` has the group of each.
     pub(crate) fn update(&mut self, set: &SetColumns, rows: &RecordBatch, groups: &[usize]) -> Result<(), EngineError> {
-        let bits = set.bits(rows);
+        let bits = set.said(rows);
         let values = set.values(rows);
         let seen: Vec<u32> = (0u32..).zip(&bits).filter(|(_, bits)| **bits != 0).map(|(row, _)| row).collect();
         if seen.len() == bits.len() {
@@ -61,6 +63,10 @@ impl ValueSet {
     /// Takes rows of elements: values and bits behind the keys; `groups` has the group of each.
     pub(crate) fn merge(&mut self, elements: &RecordBatch, groups: &[usize]) -> Result<(), EngineError> {
         let [.., values, bits] = elements.columns() else { return Ok(()) };
+        if self.is_weighed {
+            let weights = bits.as_primitive::<Int64Type>().values().iter().map(|weight| weight.cast_unsigned());
+            return self.add(Arc::clone(values), groups.iter().copied(), &weights.collect::<Vec<_>>());
+        }
         self.add(Arc::clone(values), groups.iter().copied(), bits.as_primitive::<UInt64Type>().values())
     }
 
@@ -72,7 +78,8 @@ impl ValueSet {
         self.elements.intern(&[Arc::new(groups), values], &mut self.scratch)?;
         self.bits.resize(self.elements.len(), 0);
         for (element, bits) in self.scratch.iter().zip(bits) {
-            self.bits[*element] |= bits;
+            let known = &mut self.bits[*element];
+            *known = if self.is_weighed { known.wrapping_add(*bits) } else { *known | bits };
         }
         Ok(())
     }
@@ -89,11 +96,20 @@ impl ValueSet {
 
     /// Ends the set as rows of elements; `keys` has key group, pane and keys of each group.
     pub(crate) fn into_rows(self, schema: &SchemaRef, keys: &[ArrayRef]) -> Result<RecordBatch, EngineError> {
+        let is_weighed = self.is_weighed;
         let Elements { groups, values, bits } = self.into_elements()?;
         let groups = UInt32Array::from_iter_values(groups.into_iter().map(number));
         let mut columns = keys.iter().map(|key| take(key, &groups, None)).collect::<Result<Vec<_>, _>>()?;
-        columns.extend([values, Arc::new(UInt64Array::from(bits))]);
-        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+        columns.push(values);
+        if !is_weighed {
+            columns.push(Arc::new(UInt64Array::from(bits)));
+            return Ok(RecordBatch::try_new(Arc::clone(schema), columns)?);
+        }
+        // What came and went is as if it had never been.
+        let weights = Int64Array::from_iter_values(bits.into_iter().map(u64::cast_signed));
+        let counts: BooleanArray = weights.values().iter().map(|weight| Some(*weight != 0)).collect();
+        columns.push(Arc::new(weights));
+        Ok(filter_record_batch(&RecordBatch::try_new(Arc::clone(schema), columns)?, &counts)?)
     }
 }
 

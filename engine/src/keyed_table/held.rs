@@ -3,7 +3,7 @@
 //! Rows are given away in the order in which they were written last, and taken back in it: so a table that was cut, swept, spilled or
 //! restored gives the same bits as one that never was. What has changed since the last checkpoint was written after what has not.
 
-use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, UInt16Array};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt16Array};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{SchemaRef, UInt16Type};
 use datafusion::arrow::error::ArrowError;
@@ -11,7 +11,8 @@ use datafusion::physical_plan::aggregates::group_values::GroupValues;
 use weir_state::key_sort::sort_by_key_group;
 
 use super::batch::{Selection, Touched, results};
-use super::lifetime::Lifetime;
+use super::lifetime::{Lifetime, has_rows};
+use super::order::Order;
 use super::slots::{Marks, SlotSet, slot_number};
 use super::{Change, PASS_ROWS};
 use crate::EngineError;
@@ -30,6 +31,10 @@ pub(super) struct HeldTable {
     /// Not on disk.
     unsaved: Marks,
     touched: SlotSet,
+    /// Where the keys' values are asked for by their order.
+    order: Option<Order>,
+    /// Keys that lost their last row since the table was swept; some of them may have come back.
+    deserted: usize,
 }
 
 impl std::fmt::Debug for HeldTable {
@@ -45,7 +50,8 @@ impl HeldTable {
         let schema = SchemaRef::clone(schema);
         let keys = shape.new_keys()?;
         let (changed, unsaved, touched) = (Marks::default(), Marks::default(), SlotSet::default());
-        Ok(Self { keys, slots: 0, schema, chunks, changed, unsaved, touched })
+        let order = if shape.is_ordered() { Some(Order::new(shape)?) } else { None };
+        Ok(Self { keys, slots: 0, schema, chunks, changed, unsaved, touched, order, deserted: 0 })
     }
 
     pub(super) fn schema(&self) -> &SchemaRef {
@@ -68,7 +74,8 @@ impl HeldTable {
     /// Not free: asks every chunk.
     pub(super) fn bytes(&self) -> usize {
         let keys = self.keys.as_ref().map_or(0, |keys| keys.size());
-        keys + self.chunks.bytes() + self.changed.bytes() + self.unsaved.bytes() + self.touched.bytes()
+        let order = self.order.as_ref().map_or(0, Order::bytes);
+        keys + self.chunks.bytes() + self.changed.bytes() + self.unsaved.bytes() + self.touched.bytes() + order
     }
 
     /// Folds partial rows, in order; `None` if nothing changed.
@@ -102,7 +109,18 @@ impl HeldTable {
         }
         let before = if wants_before { Some(results(shape, &said.of_existing(old)?, said.existing)?) } else { None };
         let after = results(shape, &columns[first_state..], said.len())?;
-        Ok(Some(Change { keys: columns[1..first_state].to_vec(), after, existing: said.existing, before }))
+        let keys = columns[1..first_state].to_vec();
+        let extremes = match (&self.order, shape.rows_column()) {
+            (Some(order), Some(rows)) => {
+                // Only what comes or goes is told of.
+                let has_rows = has_rows(columns[rows].as_ref());
+                let flips: Vec<bool> =
+                    has_rows.values().iter().enumerate().map(|(row, there)| there != (row < said.existing)).collect();
+                Some(order.extremes(&keys[1..keys.len() - 1], &flips)?)
+            }
+            _ => None,
+        };
+        Ok(Some(Change { keys, after, existing: said.existing, before, extremes }))
     }
 
     /// The groups of the batch, and the rows of those that exist.
@@ -137,7 +155,7 @@ impl HeldTable {
     fn living_rows(&self, lifetime: Lifetime, slots: &[u32], exists: &mut [bool]) -> Result<RecordBatch, ArrowError> {
         let there: Vec<u32> = slots.iter().zip(&*exists).filter_map(|(slot, exists)| exists.then_some(*slot)).collect();
         let rows = self.chunks.gather(&there)?;
-        let Some(living) = lifetime.living(rows.column(rows.num_columns() - 1).as_ref())? else { return Ok(rows) };
+        let Some(living) = lifetime.there(&rows)? else { return Ok(rows) };
         for (exists, lives) in exists.iter_mut().filter(|exists| **exists).zip(living.values()) {
             *exists = lives;
         }
@@ -155,7 +173,18 @@ impl HeldTable {
         let rows = RecordBatch::try_new(SchemaRef::clone(&shape.partial_schema), columns)?;
         self.changed.extend(&slots, self.slots);
         self.unsaved.extend(&slots, self.slots);
+        self.deserted += self.set_in_order(shape, &rows)?;
         Ok(self.chunks.append(lifetime.stamped(rows, &self.schema)?, slots)?)
+    }
+
+    /// Takes the newest rows of their keys into the order, if there is one. Returns how many of the keys have no rows.
+    fn set_in_order(&mut self, shape: &PaneShape, rows: &RecordBatch) -> Result<usize, ArrowError> {
+        let Some(column) = shape.rows_column() else { return Ok(0) };
+        let living = has_rows(rows.column(column).as_ref());
+        if let Some(order) = &mut self.order {
+            order.take(shape, rows, &living)?;
+        }
+        Ok(living.len() - living.true_count())
     }
 
     /// Puts rows in the place of earlier ones of their keys; no key twice.
@@ -167,10 +196,20 @@ impl HeldTable {
         if written == Written::SinceCheckpoint {
             self.changed.extend(&slots, self.slots);
         }
+        self.deserted += self.set_in_order(shape, rows)?;
         Ok(self.chunks.append(rows.clone(), slots)?)
     }
 
-    /// Drops what is forgotten, once it is half of the rows; returns whether it did. Cost: O(rows).
+    /// Drops keys without rows once they may be half of all. Cost: O(rows) where they are.
+    pub(super) fn sweep_if_deserted(&mut self, shape: &PaneShape, lifetime: Lifetime) -> Result<(), EngineError> {
+        if 2 * self.deserted >= self.slots.max(1) {
+            self.deserted = 0;
+            self.sweep(shape, lifetime)?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is forgotten or gone, once it is half of the rows; returns whether it did. Cost: O(rows).
     pub(super) fn sweep(&mut self, shape: &PaneShape, lifetime: Lifetime) -> Result<bool, EngineError> {
         let (unchanged, changed) = self.living_slots(lifetime, Part::All)?;
         if 2 * (unchanged.len() + changed.len()) > self.slots {
@@ -187,29 +226,49 @@ impl HeldTable {
     }
 
     /// Slots that are not forgotten, in the order in which their rows were written: those that have not changed since the last
-    /// checkpoint, and those that have.
+    /// checkpoint, and those that have. Of all slots those without rows are left out, unless the next checkpoint must have them.
     pub(super) fn living_slots(&self, lifetime: Lifetime, part: Part) -> Result<(Vec<u32>, Vec<u32>), ArrowError> {
         let slots = match part {
             Part::All => self.chunks.slots(),
             Part::Unsaved => self.chunks.in_order(self.unsaved.slots()),
         };
         let all = self.living(lifetime, slots)?;
-        Ok(all.into_iter().partition(|slot| !self.changed.has(*slot)))
+        let (unchanged, changed): (Vec<u32>, Vec<u32>) = all.into_iter().partition(|slot| !self.changed.has(*slot));
+        let unchanged = if part == Part::All { self.with_rows(lifetime, unchanged)? } else { unchanged };
+        Ok((unchanged, changed))
     }
 
-    fn living(&self, lifetime: Lifetime, mut slots: Vec<u32>) -> Result<Vec<u32>, ArrowError> {
+    /// Those of `slots` that have rows.
+    fn with_rows(&self, lifetime: Lifetime, slots: Vec<u32>) -> Result<Vec<u32>, ArrowError> {
+        match lifetime.rows_column() {
+            Some(column) => self.kept(slots, column, |rows| Ok(Some(has_rows(rows)))),
+            None => Ok(slots),
+        }
+    }
+
+    /// Those of `slots` that are not forgotten.
+    fn living(&self, lifetime: Lifetime, slots: Vec<u32>) -> Result<Vec<u32>, ArrowError> {
         if !lifetime.ends() {
             return Ok(slots);
         }
-        let mut living = Vec::with_capacity(slots.len());
+        self.kept(slots, self.schema.fields().len() - 1, |touched| lifetime.living(touched))
+    }
+
+    /// Those of `slots` whose values in `column` are kept; all if `keeps` has nothing against any.
+    fn kept(
+        &self,
+        mut slots: Vec<u32>,
+        column: usize,
+        keeps: impl Fn(&dyn Array) -> Result<Option<BooleanArray>, ArrowError>,
+    ) -> Result<Vec<u32>, ArrowError> {
+        let mut kept = Vec::with_capacity(slots.len());
         for part in slots.chunks(PASS_ROWS) {
-            let touched = self.chunks.gather_column(part, self.schema.fields().len() - 1)?;
-            if let Some(lives) = lifetime.living(touched.as_ref())? {
-                living.extend(lives.values().iter());
+            if let Some(part) = keeps(self.chunks.gather_column(part, column)?.as_ref())? {
+                kept.extend(part.values().iter());
             }
         }
-        let mut living = living.into_iter();
-        slots.retain(|_| living.next().unwrap_or(true));
+        let mut kept = kept.into_iter();
+        slots.retain(|_| kept.next().unwrap_or(true));
         Ok(slots)
     }
 
@@ -223,7 +282,7 @@ impl HeldTable {
     ) -> Result<Option<RecordBatch>, EngineError> {
         if given.slots.is_none() {
             let slots = match extent {
-                Extent::Whole => self.chunks.slots(),
+                Extent::Whole => self.with_rows(lifetime, self.chunks.slots())?,
                 Extent::Changed => self.chunks.in_order(self.changed.slots()),
             };
             given.slots = Some(self.by_key_group(shape, &self.living(lifetime, slots)?)?);

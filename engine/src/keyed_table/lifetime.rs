@@ -1,8 +1,11 @@
-//! How long a key is kept: `SET 'table.exec.state.ttl'`.
+//! How long a key is kept: `SET 'table.exec.state.ttl'`, and while it has rows where these may be taken back.
 //!
 //! A row bears the instant of the batch that touched its key last. A key whose row is as old as the time to live is forgotten: for
 //! every batch and checkpoint from then on it is not there, whether or not its row still lies somewhere. So when rows are swept out,
 //! and which of them a checkpoint of earlier times brings back, changes no bit (RP-1): time is the recipe's, and never runs backwards.
+//!
+//! A key whose rows were all taken back is not there for any batch either: it begins anew. Its row stays until a checkpoint has it, since
+//! an earlier one may have the key with rows, and a checkpoint of everything leaves it out.
 //!
 //! Rows in memory are looked through twice in a time to live, a bucket of key groups at a time: what is looked through was touched
 //! not longer ago than one and a half of it, so sweeping costs a constant for each row that came.
@@ -11,8 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::arrow::array::{Array, AsArray, BooleanArray, RecordBatch, Scalar, TimestampMicrosecondArray};
+use datafusion::arrow::compute::and;
 use datafusion::arrow::compute::kernels::cmp::gt;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use datafusion::arrow::error::ArrowError;
 
 /// Last column of a row whose key is forgotten some day: the instant of the batch that touched it last, microseconds UTC, never null.
@@ -23,13 +27,15 @@ pub(crate) const TOUCHED_COLUMN: &str = "__touched";
 pub(crate) struct Lifetime {
     ttl_micros: Option<i64>,
     now_micros: i64,
+    /// Column of the number of a key's rows, where these may be taken back.
+    rows: Option<usize>,
 }
 
 impl Lifetime {
-    /// - `ttl`: `None` for ever.
-    pub(crate) fn new(ttl: Option<Duration>) -> Self {
+    /// - `ttl`: `None` for ever. - `rows`: column of the number of a key's rows, where these may be taken back.
+    pub(crate) fn new(ttl: Option<Duration>, rows: Option<usize>) -> Self {
         let ttl_micros = ttl.map(|ttl| i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX));
-        Self { ttl_micros, now_micros: i64::MIN }
+        Self { ttl_micros, now_micros: i64::MIN, rows }
     }
 
     /// Sets the instant of the batch; it never goes back.
@@ -40,6 +46,22 @@ impl Lifetime {
     /// Whether keys are forgotten.
     pub(crate) fn ends(&self) -> bool {
         self.ttl_micros.is_some()
+    }
+
+    /// Column of the number of a key's rows, where these may be taken back.
+    pub(super) fn rows_column(&self) -> Option<usize> {
+        self.rows
+    }
+
+    /// Which rows of the table are there for a batch; `None` if all are.
+    pub(super) fn there(&self, rows: &RecordBatch) -> Result<Option<BooleanArray>, ArrowError> {
+        let living = self.living(rows.column(rows.num_columns() - 1).as_ref())?;
+        let Some(column) = self.rows else { return Ok(living) };
+        let has_rows = has_rows(rows.column(column).as_ref());
+        Ok(Some(match living {
+            Some(living) => and(&living, &has_rows)?,
+            None => has_rows,
+        }))
     }
 
     /// Columns of the table's rows, for partials with columns `partial`.
@@ -82,6 +104,11 @@ impl Lifetime {
         let delay = share.saturating_mul(i64::try_from(bucket).unwrap_or(0));
         Some(self.now_micros.saturating_add(delay).div_euclid(period))
     }
+}
+
+/// Which keys have rows, by how many.
+pub(super) fn has_rows(rows: &dyn Array) -> BooleanArray {
+    rows.as_primitive::<Int64Type>().iter().map(|rows| Some(rows.unwrap_or(0) > 0)).collect()
 }
 
 fn touched_type() -> DataType {

@@ -12,6 +12,7 @@ use crate::{CheckpointPass, Extent, LaneOperator, MergeOperator, Moment, StateBu
 
 const KEY_GROUPS: u16 = 720;
 
+mod chained;
 mod forgetting;
 mod spilling;
 
@@ -33,6 +34,7 @@ fn scripted(settings: &str, sink: &str, query: &str) -> Pipeline {
 const UPSERTS: &str = "song BIGINT, n BIGINT, total DOUBLE, PRIMARY KEY (song) NOT ENFORCED) WITH ('connector' = 'filesystem')";
 const RETRACTIONS: &str = "song BIGINT, n BIGINT, total DOUBLE) WITH ('connector' = 'print')";
 const TOTALS: &str = "SELECT song, COUNT(*), SUM(score) FROM plays GROUP BY song";
+const DISTINCT_TOTALS: &str = "SELECT song, COUNT(DISTINCT score), SUM(score) FROM plays GROUP BY song";
 
 struct Shard {
     lane: LaneOperator,
@@ -47,7 +49,7 @@ impl Shard {
     /// A shard that may hold so many bytes.
     fn within(pipeline: &Pipeline, bytes_max: usize) -> Self {
         let budget = StateBudget { bytes_max, ..StateBudget::default() };
-        let merge = block_on(MergeOperator::new(pipeline, KEY_GROUPS, budget)).expect("it plans");
+        let merge = block_on(MergeOperator::new(pipeline, 0, KEY_GROUPS, budget)).expect("it plans");
         let lane = block_on(LaneOperator::new(pipeline, KEY_GROUPS, Watermark::NONE)).expect("it plans");
         Self { lane, merge: merge.expect("it has an aggregate") }
     }

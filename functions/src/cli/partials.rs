@@ -13,14 +13,14 @@ use object_store::path::Path as ObjectPath;
 use weir_coordinator::{claim, jobs};
 use weir_model::job::DesiredState;
 use weir_model::{SegmentKind, ShardKey};
-use weir_plan::Grouping;
+use weir_plan::AggregateStage;
 use weir_state::manifest::{Entries, entries_between};
 
 use super::{Common, named};
 use crate::job::Loaded;
 use crate::open::Opened;
 use crate::query::{Cut, until_interrupted};
-use crate::topology::{Role, Stage};
+use crate::topology::Stage;
 
 #[derive(Debug, Args)]
 pub(super) struct PartialsArgs {
@@ -96,8 +96,7 @@ async fn open_partials(opened: &Opened, loaded: &Loaded) -> anyhow::Result<Vec<S
 
 /// Whether the partials of a stage are of windows; those of a table by key take each other's place.
 fn has_windows(loaded: &Loaded, stage: &Stage) -> bool {
-    let aggregate = loaded.plan.pipelines[stage.pipeline].aggregate.as_ref();
-    stage.role == Role::Merge && aggregate.is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { .. }))
+    loaded.aggregate(stage.id).is_some_and(AggregateStage::is_window)
 }
 
 async fn of_shard(opened: &Opened, loaded: &Loaded, shard: ShardKey) -> anyhow::Result<Vec<String>> {

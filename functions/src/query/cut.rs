@@ -15,7 +15,7 @@ use weir_state::manifest::{Entries, entries_between};
 use crate::context::Ctx;
 use crate::job::Loaded;
 use crate::stream::Attached;
-use crate::topology::Role;
+use crate::topology::{Role, Stage};
 
 /// Heads of a job and of the streams that it reads.
 #[derive(Debug)]
@@ -139,12 +139,16 @@ pub(super) fn shards(loaded: &Loaded) -> Vec<ShardKey> {
     sinks_first(loaded).concat()
 }
 
-/// Shards, stage by stage: those of a stage may be read in any order.
+/// Shards, stage by stage, each before those that it reads from: those of a stage may be read in any order.
 fn sinks_first(loaded: &Loaded) -> Vec<Vec<ShardKey>> {
-    let of_role = |role: Role| {
-        let stages = loaded.topology.stages.iter().filter(move |stage| stage.role == role);
+    let of = |wanted: &dyn Fn(&Stage) -> bool| {
+        let stages = loaded.topology.stages.iter().filter(|stage| wanted(stage));
         stages.flat_map(|stage| loaded.topology.shards(stage.id)).collect()
     };
-    let streams = streams(loaded).flat_map(|stream| stream.row.shards()).collect();
-    vec![of_role(Role::Publish), of_role(Role::Merge), of_role(Role::Lane), streams]
+    let aggregates = loaded.plan.pipelines.iter().map(|pipeline| pipeline.aggregates.len()).max().unwrap_or(0);
+    let mut shards: Vec<Vec<ShardKey>> = vec![of(&|stage| stage.role == Role::Publish)];
+    shards.extend((0..aggregates).rev().map(|number| of(&|stage| stage.role == Role::Merge && stage.aggregate == number)));
+    shards.push(of(&|stage| stage.role == Role::Lane));
+    shards.push(streams(loaded).flat_map(|stream| stream.row.shards()).collect());
+    shards
 }

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `results` | each sink that keeps files | what was published or committed to be; of results that change, the newest of each key |
 //! | `changelog` | each such sink whose results change | every change, with `op` and `epoch` |
-//! | `live` | each aggregate, by its sink's name | what its open windows, or its table by key, would say now |
+//! | `live` | each aggregate, by its sink's name | what its open windows, or its table by key, would say now; of an aggregate of an aggregate, the outer one |
 //! | `late` | each windowed aggregate, by its sink's name | the source's rows that came after their window took rows |
 //! | `dead` | each INSERT, by its sink's name | the dead-letter stream, see [`crate::dead_letter`] |
 //! | `streams` | each HTTP stream that the job reads | its rows, as far as they are kept |

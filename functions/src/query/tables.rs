@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use datafusion::arrow::datatypes::{Schema as Columns, SchemaRef};
 use datafusion::common::ResolvedTableReference;
 use weir_model::StageId;
-use weir_plan::{Changes, Grouping};
+use weir_plan::{AggregateStage, Changes};
 
 use super::cut::streams;
 use crate::changelog::sink_schema;
@@ -96,7 +96,8 @@ pub(super) async fn of_job(ctx: &Ctx, loaded: &Loaded) -> anyhow::Result<Vec<Tab
 
 fn of_pipeline(ctx: &Ctx, loaded: &Loaded, index: usize, name: &str) -> anyhow::Result<Vec<Table>> {
     let pipeline = &loaded.plan.pipelines[index];
-    let stage = |role| loaded.topology.stages.iter().find(|stage| stage.pipeline == index && stage.role == role);
+    let stages = || loaded.topology.stages.iter().filter(|stage| stage.pipeline == index);
+    let stage = |role| stages().find(|stage| stage.role == role);
     let table = |schema, stage: &Stage, columns| {
         let (name, of) = (name.to_owned(), Of::Stage(stage.id));
         Table { schema, name, columns, of }
@@ -111,11 +112,13 @@ fn of_pipeline(ctx: &Ctx, loaded: &Loaded, index: usize, name: &str) -> anyhow::
             tables.push(table(Schema::Changelog, publish, sink_schema(&pipeline.sink)));
         }
     }
-    if let (Some(merge), Some(aggregate)) = (stage(Role::Merge), &pipeline.aggregate) {
-        tables.push(table(Schema::Live, merge, SchemaRef::clone(&pipeline.sink.schema)));
-        if matches!(aggregate.grouping, Grouping::Tumble { .. }) {
-            tables.push(table(Schema::Late, merge, late_columns(loaded, index)?));
-        }
+    if let Some(last) = stages().rfind(|stage| stage.role == Role::Merge) {
+        tables.push(table(Schema::Live, last, SchemaRef::clone(&pipeline.sink.schema)));
+    }
+    if let Some(first) = stage(Role::Merge)
+        && pipeline.aggregates.first().is_some_and(AggregateStage::is_window)
+    {
+        tables.push(table(Schema::Late, first, late_columns(loaded, index)?));
     }
     if let Some(lane) = stage(Role::Lane) {
         tables.push(table(Schema::Dead, lane, dead_letter::schema()));

@@ -1,4 +1,4 @@
-//! Back-pressure: a lane whose receivers leave too much unread stops reading its source. Joining: one that slept asks how far they are.
+//! Back-pressure: a lane whose receivers leave too much unread stops reading its source, a merge shard stops running. Joining: one that slept asks how far they are.
 //!
 //! Only bytes that were committed and not consumed count, so a lane never waits for itself; heads of receivers are read only once the
 //! budget is used up, and while it is joining.
@@ -12,10 +12,10 @@ use super::WorkerError;
 use crate::context::Ctx;
 use crate::job::Loaded;
 
-/// What a lane has sent and does not know to be consumed.
+/// What a shard has sent and does not know to be consumed.
 #[derive(Debug)]
 pub(super) struct Edge {
-    lane: ShardKey,
+    sender: ShardKey,
     receivers: Vec<Receiver>,
     bytes: u64,
     bytes_max: u64,
@@ -36,7 +36,7 @@ impl Edge {
         let shards = stage.downstream.map(|stage| loaded.topology.shards(stage)).unwrap_or_default();
         let receivers: Vec<_> = shards.into_iter().map(|shard| Receiver { shard, unread: VecDeque::new() }).collect();
         let bytes_max = bytes_max.max(waiting_bytes_max.saturating_mul(2 * receivers.len() as u64));
-        let mut edge = Self { lane: head.shard, receivers, bytes: 0, bytes_max };
+        let mut edge = Self { sender: head.shard, receivers, bytes: 0, bytes_max };
         head.recent.iter().for_each(|entry| edge.sent(entry));
         edge
     }
@@ -67,7 +67,7 @@ impl Edge {
         }
         for receiver in self.receivers.iter_mut().filter(|receiver| !receiver.unread.is_empty()) {
             let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), receiver.shard).await?;
-            let consumed = head.input(self.lane).epoch;
+            let consumed = head.input(self.sender).epoch;
             while receiver.unread.front().is_some_and(|(epoch, _)| *epoch <= consumed) {
                 self.bytes -= receiver.unread.pop_front().map_or(0, |(_, bytes)| bytes);
             }
@@ -83,7 +83,7 @@ impl Edge {
         let mut receivers = Vec::with_capacity(self.receivers.len());
         for receiver in &self.receivers {
             let (head, _) = weir_coordinator::claim::read_head(ctx.table.as_ref(), receiver.shard).await?;
-            receivers.push(Joined { taken: head.input(self.lane).epoch, watermark: head.watermark });
+            receivers.push(Joined { taken: head.input(self.sender).epoch, watermark: head.watermark });
             if found_by_joining(since, receivers.iter().copied()).is_none() {
                 return Ok(None);
             }

@@ -83,8 +83,7 @@ impl LaneShard {
                 LaneInput::Source(reader, Quiet::new(pipeline.source.idle_after_micros, &head))
             }
         };
-        let receivers =
-            stage.downstream.filter(|_| pipeline.aggregate.is_some()).map(|stage| loaded.topology.stage(stage).layout.clone());
+        let receivers = loaded.topology.merged_by(stage.id).cloned();
         let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
         let keeps_results = keeps_results(pipeline);
         let joining = head.recent.iter().rev().take_while(|entry| entry.activity == Activity::Joining);
@@ -288,7 +287,7 @@ fn latest_micros(loaded: &Loaded, now_micros: i64) -> i64 {
 }
 
 /// Row groups by receiver, ascending; within one, batches in the order given.
-fn by_receiver(batches: &[RecordBatch], layout: &Layout) -> Result<Vec<(ShardId, Vec<RecordBatch>)>, WorkerError> {
+pub(super) fn by_receiver(batches: &[RecordBatch], layout: &Layout) -> Result<Vec<(ShardId, Vec<RecordBatch>)>, WorkerError> {
     let mut groups: BTreeMap<ShardId, Vec<RecordBatch>> = BTreeMap::new();
     for batch in batches {
         for (receiver, rows) in split_by_receiver(batch, 0, layout)? {

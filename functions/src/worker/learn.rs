@@ -1,6 +1,6 @@
 //! What a receiver knows of its upstream shards: entries it has not consumed, in the order of their epochs.
 //!
-//! A committed entry is a fact for ever (C7). Those of lanes in the same worker are handed over with their rows, before they are
+//! A committed entry is a fact for ever (C7). Those of shards in the same worker are handed over with their rows, before they are
 //! committed, because both are committed by the same transaction or in order; all others are read from heads and manifests.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ pub(super) struct Handed {
     pub(super) behind: Vec<(ShardId, Vec<RecordBatch>)>,
 }
 
-/// A lane's epoch on its way to the merge shards of the same worker.
+/// An epoch on its way to the merge shards of the same worker.
 #[derive(Debug, Clone)]
 pub(super) struct Fed {
     pub(super) from: ShardKey,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datafusion::arrow::array::RecordBatch;
 use weir_engine::{MergeOperator, Moment};
 use weir_model::{Activity, Head, ShardKey, Watermark};
-use weir_plan::{Grouping, Pipeline};
+use weir_plan::AggregateStage;
 use weir_state::manifest::{Entries, entries_between};
 
 use super::WorkerError;
@@ -15,7 +15,7 @@ use super::replay::rebuild;
 use crate::context::Ctx;
 use crate::job::Loaded;
 
-/// What a merge shard has not said yet.
+/// What a merge shard of a pipeline's last aggregate has not said yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unsaid {
     /// What it would say if all that is committed upstream were folded and every window closed now; of a table by key, the present result
@@ -37,8 +37,8 @@ pub(crate) async fn unsaid(
     head: &Head,
     upstream: &BTreeMap<ShardKey, Head>,
 ) -> Result<Unsaid, WorkerError> {
-    let pipeline = &loaded.plan.pipelines[loaded.topology.stage(head.shard.stage).pipeline];
-    if head.activity == Activity::Closed && is_window(pipeline) {
+    let is_window = loaded.aggregate(head.shard.stage).is_some_and(AggregateStage::is_window);
+    if head.activity == Activity::Closed && is_window {
         return Ok(Unsaid::default());
     }
     let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
@@ -46,7 +46,7 @@ pub(crate) async fn unsaid(
     // What is forgotten by now is no present result.
     operator.set_now(head.now_micros.max(ctx.clock.now_micros()));
     let late = catch_up(ctx, &mut operator, head, upstream).await?;
-    let results = if is_window(pipeline) {
+    let results = if is_window {
         fire_all(&mut operator).await?
     } else {
         // What the catching up changes is part of what follows.
@@ -54,10 +54,6 @@ pub(crate) async fn unsaid(
         operator.into_present().await?
     };
     Ok(Unsaid { results, late })
-}
-
-fn is_window(pipeline: &Pipeline) -> bool {
-    pipeline.aggregate.as_ref().is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Tumble { .. }))
 }
 
 async fn catch_up(

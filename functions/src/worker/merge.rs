@@ -2,32 +2,61 @@
 //! checkpoint and the recipes since (`replay.rs`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use weir_engine::{MergeOperator, Moment, StateBudget};
 use weir_model::check_invariant;
 use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
-use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, Watermark};
+use weir_model::layout::Layout;
+use weir_model::{Activity, Head, InputCut, Inputs, SegmentKind, ShardId, ShardKey, ShardStats, StageId, Watermark};
 
 use super::checkpoint::{Pending, Reached};
-use super::learn::{Fed, Unread, Upstream, rows_of};
+use super::edge::Edge;
+use super::lane::by_receiver;
+use super::learn::{Fed, Handed, Unread, Upstream, rows_of};
 use super::replay::rebuild;
 use super::round::{Batch, Maker, Published, Round};
 use super::{Warm, WorkerError};
 use crate::context::Ctx;
 use crate::job::Loaded;
-use crate::topology::keeps_results;
+use crate::topology::{Role, keeps_results};
 
 /// A claimed merge shard.
 pub(super) struct MergeShard {
     pub(super) head: Head,
     pub(super) operator: MergeOperator,
     upstream: Vec<Upstream>,
-    keeps_results: bool,
+    goal: Goal,
+    /// What it has sent to another aggregate.
+    edge: Edge,
+    /// Whether it did not run because its receivers must catch up first.
+    blocked: bool,
     /// What a load would replay now (C5).
     pub(super) pending: Pending,
     early: EarlyClock,
+}
+
+/// Where what a merge shard gives goes.
+#[derive(Debug)]
+pub(super) enum Goal {
+    /// To the shards of another aggregate, which own these key groups.
+    Aggregate(Layout),
+    /// To the publisher.
+    Sink,
+    /// Counted and dropped.
+    Nowhere,
+}
+
+impl Goal {
+    pub(super) fn of(loaded: &Loaded, stage: StageId) -> Self {
+        match loaded.topology.merged_by(stage) {
+            Some(layout) => Self::Aggregate(layout.clone()),
+            None if keeps_results(&loaded.plan.pipelines[loaded.topology.stage(stage).pipeline]) => Self::Sink,
+            None => Self::Nowhere,
+        }
+    }
 }
 
 /// When early results are due: what it decides is recorded in the recipe.
@@ -54,8 +83,6 @@ pub(super) struct EpochInput {
 impl MergeShard {
     /// Takes the warm operator if it is still that of the head (C2), else rebuilds it.
     pub(super) async fn load(ctx: &Ctx, loaded: &Loaded, head: Head) -> Result<Self, WorkerError> {
-        let stage = loaded.topology.stage(head.shard.stage);
-        let pipeline = &loaded.plan.pipelines[stage.pipeline];
         let warm = ctx.warm.take(head.shard).filter(|warm| cache_is_valid(&head, warm.left_at));
         let mut operator = fresh_operator(ctx, loaded, head.shard).await?;
         let mut head = head;
@@ -76,7 +103,10 @@ impl MergeShard {
             input.learn(ctx).await?;
         }
         ctx.progress.open_panes.set(head.shard, operator.open_panes() as u64);
-        Ok(Self { head, operator, upstream, keeps_results: keeps_results(pipeline), pending, early: EarlyClock::default() })
+        let goal = Goal::of(loaded, head.shard.stage);
+        let edge = Edge::new(loaded, &head, ctx.tuning.edge_bytes_max, ctx.tuning.unread_bytes_max);
+        let early = EarlyClock::default();
+        Ok(Self { head, operator, upstream, goal, edge, blocked: false, pending, early })
     }
 
     pub(super) fn head(&self) -> &Head {
@@ -88,15 +118,31 @@ impl MergeShard {
         (self.head.shard, Warm { left_at: self.head.last_commit, operator: self.operator, pending: self.pending })
     }
 
-    /// Takes an epoch of a lane in the same worker.
+    /// Whether its receivers must catch up first; that they have is told to nobody.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Takes an epoch of a shard that it reads from in the same worker.
     pub(super) fn hand_over(&mut self, fed: &Fed) {
         if let Some(upstream) = self.upstream.iter_mut().find(|upstream| upstream.shard == fed.from) {
             upstream.hand_over(fed);
         }
     }
 
-    /// Runs a batch if there is something to say (C4), and adds its commit to the round.
-    pub(super) async fn run_if_needed(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round) -> Result<(), WorkerError> {
+    /// Runs a batch if there is something to say (C4), and adds its commit to the round. Returns what merge shards of the same worker may
+    /// read from memory.
+    pub(super) async fn run_if_needed(
+        &mut self,
+        ctx: &Ctx,
+        loaded: &Loaded,
+        round: &mut Round,
+    ) -> Result<Option<Fed>, WorkerError> {
+        let sends = matches!(self.goal, Goal::Aggregate(_)) && self.head.activity != Activity::Closed;
+        self.blocked = sends && self.edge.is_full(ctx).await?;
+        if self.blocked {
+            return Ok(None);
+        }
         for upstream in self.upstream.iter_mut().filter(|_| round.looks) {
             upstream.learn(ctx).await?;
         }
@@ -108,7 +154,7 @@ impl MergeShard {
         let run = decide_run(self.head.watermark, &views, self.operator.act_at(), crosses, ctx.tuning.unread_bytes_max, closed);
         let early = !closed && self.early_is_due(ctx) && self.has_early();
         if run == Run::Wait && !early {
-            return Ok(());
+            return Ok(None);
         }
         self.run(ctx, loaded, round, early).await
     }
@@ -132,7 +178,7 @@ impl MergeShard {
         self.early.hurries
     }
 
-    async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round, early: bool) -> Result<(), WorkerError> {
+    async fn run(&mut self, ctx: &Ctx, loaded: &Loaded, round: &mut Round, early: bool) -> Result<Option<Fed>, WorkerError> {
         let began = ctx.clock.monotonic_micros();
         let now_micros = loaded.begin_batch(ctx.clock.now_micros(), self.head.now_micros);
         self.operator.set_now(now_micros);
@@ -147,11 +193,11 @@ impl MergeShard {
         }
         ctx.progress.execute_micros.add_between(began, executed);
 
-        let mut published =
-            publish(round, ctx, Maker::new(&self.head, loaded), &self.operator, &rows, &late, self.keeps_results)?;
-        let results: u64 = rows.iter().map(|rows| rows.num_rows() as u64).sum();
+        let maker = Maker::new(&self.head, loaded);
+        let (mut published, handed) = publish(round, ctx, maker, &self.operator, &rows, &late, &self.goal)?;
+        let given: u64 = rows.iter().map(|rows| rows.num_rows() as u64).sum();
         let late_rows: u64 = late.iter().map(|rows| rows.num_rows() as u64).sum();
-        ctx.progress.results.add(results);
+        ctx.progress.results.add(if self.operator.feeds_another() { 0 } else { given });
         ctx.progress.late.add(late_rows);
         ctx.progress.open_panes.set(self.head.shard, self.operator.open_panes() as u64);
         self.pending.add(bytes_in, executed - began, now_micros);
@@ -159,12 +205,12 @@ impl MergeShard {
         let checkpoint = self.checkpoint_if_due(ctx, loaded, round, &mut published, &reached).await?;
         let stats = ShardStats {
             rows_in,
-            rows_out: if self.keeps_results { results } else { 0 },
+            rows_out: if matches!(self.goal, Goal::Nowhere) { 0 } else { given },
             bytes_in,
             bytes_out: published.bytes(),
             rows_late: late_rows,
             rows_dead: 0,
-            rows_dropped: if self.keeps_results { 0 } else { results },
+            rows_dropped: if matches!(self.goal, Goal::Nowhere) { given } else { 0 },
             events: 0,
         };
         let batch = Batch {
@@ -182,9 +228,13 @@ impl MergeShard {
             publish: None,
             stats,
         };
-        round.advance(ctx, loaded, &mut self.head, batch)?;
+        let entry = round.advance(ctx, loaded, &mut self.head, batch)?;
         ctx.progress.encode_micros.add_between(executed, ctx.clock.monotonic_micros());
-        Ok(())
+        if !self.operator.feeds_another() {
+            return Ok(None);
+        }
+        self.edge.sent(&entry);
+        Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
     }
 
     /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2); after holders that vanished not more than a few
@@ -232,8 +282,10 @@ pub(super) async fn fresh_operator(ctx: &Ctx, loaded: &Loaded, shard: ShardKey) 
     let stage = loaded.topology.stage(shard.stage);
     let pipeline = &loaded.plan.pipelines[stage.pipeline];
     let key_groups = stage.layout.shards.iter().find(|found| found.shard == shard.shard).map(|found| found.range);
-    let budget = StateBudget { key_groups, ..ctx.tuning.state.clone() };
-    let operator = MergeOperator::new(pipeline, loaded.key_groups, budget).await?;
+    // A worker has a shard of each merge stage.
+    let stages = loaded.topology.stages.iter().filter(|stage| stage.role == Role::Merge).count().max(1);
+    let budget = StateBudget { key_groups, bytes_max: ctx.tuning.state.bytes_max / stages, ..ctx.tuning.state.clone() };
+    let operator = MergeOperator::new(pipeline, stage.aggregate, loaded.key_groups, budget).await?;
     let operator = operator.ok_or_else(|| WorkerError::Task(format!("stage {} has no aggregate", shard.stage)))?;
     Ok(operator.with_fired_rows_max(ctx.tuning.fired_rows_max))
 }
@@ -263,7 +315,7 @@ pub(super) async fn fold(
     Ok(late)
 }
 
-/// Encodes what a batch gave.
+/// Encodes what a batch gave. Returns with it what goes to another aggregate.
 pub(super) fn publish(
     round: &mut Round,
     ctx: &Ctx,
@@ -271,14 +323,22 @@ pub(super) fn publish(
     operator: &MergeOperator,
     rows: &[RecordBatch],
     late: &[RecordBatch],
-    keeps_results: bool,
-) -> Result<Published, WorkerError> {
+    goal: &Goal,
+) -> Result<(Published, Handed), WorkerError> {
     let mut published = Published::default();
-    if keeps_results && rows.iter().any(|rows| rows.num_rows() > 0) {
-        published.add(round, ctx, maker, SegmentKind::Output, operator.output_schema(), &[(ShardId(0), rows.to_vec())])?;
+    let mut handed = Handed::default();
+    match goal {
+        Goal::Aggregate(layout) => {
+            handed.exchange = by_receiver(rows, layout)?;
+            published.add(round, ctx, maker, SegmentKind::Exchange, operator.output_schema(), &handed.exchange)?;
+        }
+        Goal::Sink if rows.iter().any(|rows| rows.num_rows() > 0) => {
+            published.add(round, ctx, maker, SegmentKind::Output, operator.output_schema(), &[(ShardId(0), rows.to_vec())])?;
+        }
+        Goal::Sink | Goal::Nowhere => {}
     }
     if let Some(schema) = operator.late_schema().filter(|_| !late.is_empty()) {
         published.add(round, ctx, maker, SegmentKind::Late, schema, &[(ShardId(0), late.to_vec())])?;
     }
-    Ok(published)
+    Ok((published, handed))
 }

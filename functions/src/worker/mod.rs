@@ -266,6 +266,8 @@ impl Worker {
                 Role::Publish => worker.publishers.push(PublisherShard::load(ctx, loaded, head)?),
             }
         }
+        // Who is fed by another comes after it.
+        worker.merges.sort_by_key(|merge| merge.head().shard);
         Ok(worker)
     }
 
@@ -346,8 +348,12 @@ impl Worker {
                 }
             }
         }
-        for merge in &mut self.merges {
-            merge.run_if_needed(ctx, loaded, round).await?;
+        for number in 0..self.merges.len() {
+            if let Some(fed) = self.merges[number].run_if_needed(ctx, loaded, round).await? {
+                for merge in &mut self.merges[number + 1..] {
+                    merge.hand_over(&fed);
+                }
+            }
         }
         for publisher in &mut self.publishers {
             publisher.step(ctx, loaded, round).await?;
@@ -369,7 +375,7 @@ impl Worker {
 
     /// Whether there may be more to do that nobody else tells of: a source to ask, or rows that wait until receivers have caught up.
     fn has_more(&self) -> bool {
-        self.polls() || self.lanes.iter().any(LaneShard::is_blocked)
+        self.polls() || self.lanes.iter().any(LaneShard::is_blocked) || self.merges.iter().any(MergeShard::is_blocked)
     }
 
     /// Whether a source of its lanes must be asked for more.

@@ -16,12 +16,11 @@ use weir_state::manifest::{Entries, entries_between};
 
 use super::checkpoint::Pending;
 use super::learn::Unread;
-use super::merge::{EpochInput, epoch_input, fold, publish};
+use super::merge::{EpochInput, Goal, epoch_input, fold, publish};
 use super::round::{Maker, Published, Round};
 use super::{Builds, WorkerError};
 use crate::context::Ctx;
 use crate::job::{Loaded, build};
-use crate::topology::keeps_results;
 
 /// Heads of upstream shards, read after the head of the shard that replays.
 pub(super) type Upstreams = BTreeMap<ShardKey, Head>;
@@ -142,10 +141,10 @@ impl Replay<'_> {
     ) -> Result<(Published, Round), WorkerError> {
         let moment = Moment { after: recipe.watermark_after, early: recipe.early };
         let rows = operator.fire(moment).await?;
-        let pipeline = &self.loaded.plan.pipelines[self.loaded.topology.stage(self.head.shard.stage).pipeline];
+        let goal = Goal::of(self.loaded, self.head.shard.stage);
         let maker = Maker::new(self.head, self.loaded);
         let mut scratch = Round::new(self.ctx, false);
-        let published = publish(&mut scratch, self.ctx, maker, operator, &rows, late, keeps_results(pipeline))?;
+        let (published, _) = publish(&mut scratch, self.ctx, maker, operator, &rows, late, &goal)?;
         Ok((published, scratch))
     }
 

@@ -71,16 +71,44 @@ impl Sets {
         Ok(Some(SetBit { set, bit }))
     }
 
+    /// Finds or makes the set of the values of `call`'s argument in rows that may be taken back and meet its condition: each set has one.
+    ///
+    /// - `is_ordered`: the call asks for the least or greatest.
+    pub(super) fn weighed(
+        &mut self,
+        function: &str,
+        call: &AggregateFunctionParams,
+        input: &LogicalPlan,
+        columns: &mut Vec<Expr>,
+        is_ordered: bool,
+    ) -> Result<SetBit, CutError> {
+        let value = value_of(function, call, input)?;
+        let column = self.column_of(value, "value", columns);
+        let condition = call.filter.as_ref().map(|condition| self.column_of(condition, "filter", columns));
+        let known = self.sets.iter().position(|set| set.value == column && set.conditions == [condition]);
+        let set = match known {
+            Some(known) => known,
+            None => self.add(column, vec![condition], value)?,
+        };
+        self.sets[set].is_ordered |= is_ordered;
+        Ok(SetBit { set, bit: 0 })
+    }
+
     fn set_of(&mut self, value: &Expr, columns: &mut Vec<Expr>) -> Result<usize, PlanError> {
         let column = self.column_of(value, "value", columns);
         if let Some(known) = self.sets.iter().position(|set| set.value == column) {
             return Ok(known);
         }
+        self.add(column, Vec::new(), value)
+    }
+
+    fn add(&mut self, column: usize, conditions: Vec<Option<usize>>, value: &Expr) -> Result<usize, PlanError> {
         if self.sets.len() == SETS_MAX {
-            return Err(PlanError::new(format!("DISTINCT values of more than {SETS_MAX} columns"))
+            return Err(PlanError::new(format!("values of more than {SETS_MAX} columns are kept, for DISTINCT or MIN and MAX"))
                 .hint("write some of them in an INSERT of their own"));
         }
-        self.sets.push(DistinctSet { value: column, conditions: Vec::new(), text: value.schema_name().to_string() });
+        let text = value.schema_name().to_string();
+        self.sets.push(DistinctSet { value: column, conditions, is_ordered: false, text });
         Ok(self.sets.len() - 1)
     }
 
@@ -105,7 +133,8 @@ fn value_of<'a>(function: &str, call: &'a AggregateFunctionParams, input: &Logic
     if is_value(&data_type) {
         return Ok(value);
     }
-    Err(PlanError::new(format!("{}(DISTINCT ..) of {} is not supported", function.to_uppercase(), type_name(&data_type)))
+    let distinct = if call.distinct { "DISTINCT .." } else { ".." };
+    Err(PlanError::new(format!("{}({distinct}) of {} is not supported", function.to_uppercase(), type_name(&data_type)))
         .hint("take one of its fields")
         .into())
 }

@@ -11,8 +11,9 @@ use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Logi
 use super::distinct::Sets;
 use super::early::FIRING;
 use super::updating::CHANGE;
+use super::weights::{self, ROWS, WEIGHT};
 use super::{CutError, PANE, leaf};
-use crate::job::AggregateSpec;
+use crate::job::{AggregateSpec, AggregateStage, Fragment, Grouping, Retracted, Told};
 use crate::window_assign::{BOUND_KEY, Bound, WindowAssign, is_unchanged};
 use crate::{PlanError, aggregates, functions};
 
@@ -22,9 +23,14 @@ pub(super) struct AggregateShape {
     pub(super) input_columns: Vec<Expr>,
     pub(super) keys: Vec<FieldRef>,
     pub(super) specs: Vec<AggregateSpec>,
+    /// Types of their results.
+    types: Vec<DataType>,
     pub(super) sets: Sets,
+    pub(super) retracted: Option<Retracted>,
     /// For each GROUP BY column: a bound of the window, or the index of a key.
     groups: Vec<GroupColumn>,
+    /// For each aggregate of the query: what it is of the results of `specs`.
+    results: Vec<Expr>,
 }
 
 enum GroupColumn {
@@ -50,15 +56,39 @@ impl AggregateShape {
         Self::new(plan, aggregate, lit(0_i64).alias(PANE))
     }
 
+    /// The same of rows that may be taken back, each of which has a column [`WEIGHT`](super::weights::WEIGHT).
+    pub(super) fn weighed(plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Self, CutError> {
+        let mut shape = Self::grouped(aggregate, lit(0_i64).alias(PANE))?;
+        let weight = shape.count_rows();
+        for (call, name) in shape.calls(plan, aggregate)? {
+            let result = weights::result(&mut shape, aggregate, call, name, weight)?;
+            shape.results.push(result);
+        }
+        Ok(shape)
+    }
+
     fn new(plan: &LogicalPlan, aggregate: &Aggregate, pane: Expr) -> Result<Self, CutError> {
-        let (keys, specs, groups) = (Vec::new(), Vec::new(), Vec::new());
-        let mut shape = Self { input_columns: vec![pane], keys, specs, sets: Sets::default(), groups };
+        let mut shape = Self::grouped(aggregate, pane)?;
+        for (call, name) in shape.calls(plan, aggregate)? {
+            shape.add_aggregate(aggregate, call, name)?;
+        }
+        Ok(shape)
+    }
+
+    /// Without its aggregates.
+    fn grouped(aggregate: &Aggregate, pane: Expr) -> Result<Self, CutError> {
+        let mut shape = Self {
+            input_columns: vec![pane],
+            keys: Vec::new(),
+            specs: Vec::new(),
+            types: Vec::new(),
+            sets: Sets::default(),
+            retracted: None,
+            groups: Vec::new(),
+            results: Vec::new(),
+        };
         for expr in &aggregate.group_expr {
             shape.add_group(aggregate, expr)?;
-        }
-        let names = result_names(plan, aggregate);
-        for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
-            shape.add_aggregate(aggregate, expr, name)?;
         }
         Ok(shape)
     }
@@ -87,34 +117,79 @@ impl AggregateShape {
         Ok(())
     }
 
-    fn add_aggregate(&mut self, aggregate: &Aggregate, expr: &Expr, name: String) -> Result<(), CutError> {
-        let call = expr.clone().unalias();
-        let text = call.schema_name().to_string();
-        let Expr::AggregateFunction(AggregateFunction { func, params }) = call else {
-            return Err(PlanError::new(format!("{expr} is not an aggregate")).into());
-        };
-        refuse_call(func.name(), &params)?;
+    /// The calls of the aggregate, each with the name of its result.
+    fn calls(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<Vec<(AggregateFunction, String)>, CutError> {
+        let mut calls = Vec::with_capacity(aggregate.aggr_expr.len());
+        let mut taken: Vec<&str> = self.keys.iter().map(|key| key.name().as_str()).collect();
+        taken.extend(self.retracted.iter().flat_map(|_| [ROWS, WEIGHT]));
+        let names = result_names(plan, aggregate, &taken);
+        for (expr, name) in aggregate.aggr_expr.iter().zip(names) {
+            let Expr::AggregateFunction(call) = expr.clone().unalias() else {
+                return Err(PlanError::new(format!("{expr} is not an aggregate")).into());
+            };
+            refuse_call(call.func.name(), &call.params)?;
+            calls.push((call, name));
+        }
+        Ok(calls)
+    }
+
+    fn add_aggregate(&mut self, aggregate: &Aggregate, call: AggregateFunction, name: String) -> Result<(), CutError> {
+        let text = Expr::AggregateFunction(call.clone()).schema_name().to_string();
+        let data_type = Expr::AggregateFunction(call.clone()).get_type(aggregate.input.schema())?;
+        let AggregateFunction { func, params } = call;
+        self.results.push(ident(&name));
         if let Some(bit) = self.sets.bit_of(func.name(), &params, &aggregate.input, &mut self.input_columns)? {
-            let args = vec![self.sets.value(bit)];
-            self.specs.push(AggregateSpec { name, function: func, args, filter: None, distinct: Some(bit), text });
+            let (args, distinct) = (vec![self.sets.value(bit)], Some(bit));
+            self.add(AggregateSpec { name, function: func, args, filter: None, distinct, told: Told::Values, text }, data_type);
             return Ok(());
         }
         let is_count = func.name() == "count";
-        let mut column = |expr: Expr, what: &str| {
-            let at = self.input_columns.len();
-            self.input_columns.push(expr.alias(format!("__{what}_{at}")));
-            at
-        };
         // A literal argument (count(*) is count(1)) is never null: the pane column stands in for it.
         let args = (params.args.iter())
             .map(|arg| match arg {
                 Expr::Literal(value, _) if !value.is_null() && is_count => 0,
-                arg => column(arg.clone(), "arg"),
+                arg => self.column(arg.clone(), "arg"),
             })
             .collect();
-        let filter = params.filter.map(|filter| column(*filter, "filter"));
-        self.specs.push(AggregateSpec { name, function: func, args, filter, distinct: None, text });
+        let filter = params.filter.map(|filter| self.column(*filter, "filter"));
+        self.add(AggregateSpec { name, function: func, args, filter, distinct: None, told: Told::Values, text }, data_type);
         Ok(())
+    }
+
+    /// A column of what feeds the aggregates, and its place.
+    pub(super) fn column(&mut self, expr: Expr, what: &str) -> usize {
+        let at = self.input_columns.len();
+        self.input_columns.push(expr.alias(format!("__{what}_{at}")));
+        at
+    }
+
+    /// The stage of this shape.
+    pub(super) fn stage(self, grouping: Grouping, output: Fragment) -> AggregateStage {
+        let Self { retracted, keys, specs, sets, .. } = self;
+        AggregateStage { grouping, retracted, keys, aggregates: specs, sets: sets.into_sets(), output }
+    }
+
+    /// Adds an aggregate; returns its place.
+    ///
+    /// - `data_type`: of its result.
+    pub(super) fn add(&mut self, spec: AggregateSpec, data_type: DataType) -> usize {
+        self.specs.push(spec);
+        self.types.push(data_type);
+        self.specs.len() - 1
+    }
+
+    /// Adds the weight of rows and the aggregate that counts them; returns the column of the weight.
+    fn count_rows(&mut self) -> usize {
+        let weight = self.input_columns.len();
+        self.input_columns.push(ident(WEIGHT));
+        let rows = self.add(weights::sum(ROWS.to_owned(), weight, None, "rows of the group".to_owned()), DataType::Int64);
+        self.retracted = Some(Retracted { rows, weight });
+        weight
+    }
+
+    /// Whether column `group` of an aggregate's output is the bound `wanted` of its window.
+    pub(super) fn is_which_bound(&self, group: usize, wanted: Bound) -> bool {
+        matches!(self.groups.get(group), Some(GroupColumn::Bound(bound)) if *bound == wanted)
     }
 
     /// The plan above the aggregate over `[__pane, keys.., results..]`.
@@ -151,6 +226,11 @@ impl AggregateShape {
         self.output_over(plan, aggregate, |_, _| ident(PANE), &[Field::new(CHANGE, DataType::UInt32, false)])
     }
 
+    /// The same with a [`WEIGHT`](super::weights::WEIGHT) column.
+    pub(super) fn output_of_weights(&self, plan: &LogicalPlan, aggregate: &Aggregate) -> Result<LogicalPlan, CutError> {
+        self.output_over(plan, aggregate, |_, _| ident(PANE), &[Field::new(WEIGHT, DataType::Int64, false)])
+    }
+
     fn output_over(
         &self,
         plan: &LogicalPlan,
@@ -160,26 +240,27 @@ impl AggregateShape {
     ) -> Result<LogicalPlan, CutError> {
         let mut fields = vec![Arc::new(Field::new(PANE, DataType::Int64, false))];
         fields.extend(self.keys.iter().cloned());
+        let result = |(spec, data_type): (&AggregateSpec, &DataType)| Field::new(&spec.name, data_type.clone(), true);
+        fields.extend(self.specs.iter().zip(&self.types).map(result).map(Arc::new));
+        fields.extend(passed_through.iter().cloned().map(Arc::new));
         let mut columns = Vec::new();
-        let group_count = self.groups.len();
         for (index, (qualifier, field)) in aggregate.schema.iter().enumerate() {
             let value = match self.groups.get(index) {
                 Some(GroupColumn::Bound(bound)) => bound_value(*bound, field.data_type().clone()),
                 Some(GroupColumn::Key(key)) => ident(self.keys[*key].name()),
-                None => {
-                    let name = &self.specs[index - group_count].name;
-                    fields.push(Arc::new(Field::new(name, field.data_type().clone(), true)));
-                    ident(name)
-                }
+                None => self.results[index - self.groups.len()].clone(),
             };
             columns.push(value.alias_qualified(qualifier.cloned(), field.name()));
         }
-        fields.extend(passed_through.iter().cloned().map(Arc::new));
         columns.extend(passed_through.iter().map(|field| ident(field.name())));
         let fields = fields.into_iter().map(|field| (None, field)).collect();
-        let input = leaf(Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?));
-        let restored = LogicalPlanBuilder::from(input).project(columns)?.build()?;
-        replace_aggregate(plan, restored, passed_through)
+        let input = LogicalPlanBuilder::from(leaf(Arc::new(DFSchema::new_with_metadata(fields, HashMap::new())?)));
+        // A group without rows is gone; the one of an aggregate without a key never is.
+        let living = match self.retracted {
+            Some(_) if !self.keys.is_empty() => input.filter(ident(ROWS).gt(lit(0_i64)))?,
+            _ => input,
+        };
+        replace_aggregate(plan, living.project(columns)?.build()?, passed_through)
     }
 }
 
@@ -215,7 +296,9 @@ fn replace_aggregate(plan: &LogicalPlan, replacement: LogicalPlan, passed_throug
 }
 
 /// Names of the results: the sink column that each goes to unchanged, else the function and its place.
-fn result_names(plan: &LogicalPlan, aggregate: &Aggregate) -> Vec<String> {
+///
+/// - `others`: names that they must not have.
+fn result_names(plan: &LogicalPlan, aggregate: &Aggregate, others: &[&str]) -> Vec<String> {
     let groups = aggregate.group_expr.len();
     let mut taken: Vec<String> = Vec::new();
     for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
@@ -244,7 +327,8 @@ fn result_names(plan: &LogicalPlan, aggregate: &Aggregate) -> Vec<String> {
             _ => "result".to_owned(),
         };
         let name = from_sink.unwrap_or_else(|| format!("{function}_{index}"));
-        taken.push(if taken.contains(&name) { format!("{name}_{index}") } else { name });
+        let is_taken = taken.contains(&name) || others.contains(&name.as_str());
+        taken.push(if is_taken { format!("{name}_{index}") } else { name });
     }
     taken
 }

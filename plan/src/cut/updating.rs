@@ -10,7 +10,7 @@ use crate::PlanError;
 use crate::catalog::Table;
 use crate::changes::Changes;
 use crate::functions;
-use crate::job::{AggregateStage, Grouping, Pipeline, Sees, SourceTable};
+use crate::job::{Fragment, Grouping, Pipeline, Sees, SourceTable};
 
 /// Column of the output fragment that tells which result of which group a row was: see `engine::updating`.
 pub(super) const CHANGE: &str = "__change";
@@ -29,33 +29,29 @@ pub(super) fn updating(
     let hint = "a result that is taken back would see another instant: read the clock where the result is read";
     refuse_clocks(plan, "after GROUP BY without a window", hint)?;
     let shape = AggregateShape::updating(plan, aggregate)?;
-    let changes = changes(plan, aggregate, sink)?;
+    // A group that has nothing but its key never changes once it was given.
+    let changes = if aggregate.aggr_expr.is_empty() { Changes::Append } else { changes(plan, aggregate, sink)? };
+    let input = updating_input(aggregate, scan, &shape, rewrites)?;
+    let output = fragment(shape.output_of_changes(plan, aggregate)?, rewrites)?;
+    let stage = shape.stage(Grouping::Updating { sees: sees(plan, &changes), ttl: None }, output);
+    // Nothing waits for a watermark.
+    let source = SourceTable { rowtime: None, ..source };
+    Ok(Pipeline { source, input, input_with_row: None, aggregates: vec![stage], sink: sink_table(sink, changes) })
+}
+
+/// What feeds an aggregate without a window.
+pub(super) fn updating_input(
+    aggregate: &Aggregate,
+    scan: &TableScan,
+    shape: &AggregateShape,
+    rewrites: &Rewrites<'_>,
+) -> Result<Fragment, CutError> {
     let inner = replace_leaf(&aggregate.input, scan, None, false)?;
-    let input = LogicalPlanBuilder::from(inner).project(shape.input_columns.clone())?.build()?;
-    let output = shape.output_of_changes(plan, aggregate)?;
-    let grouping = Grouping::Updating { sees: sees(plan, &changes), ttl: None };
-    Ok(Pipeline {
-        // Nothing waits for a watermark.
-        source: SourceTable { rowtime: None, ..source },
-        input: fragment(input, rewrites)?,
-        input_with_row: None,
-        aggregate: Some(AggregateStage {
-            grouping,
-            keys: shape.keys.clone(),
-            aggregates: shape.specs.clone(),
-            sets: shape.sets.clone().into_sets(),
-            output: fragment(output, rewrites)?,
-        }),
-        sink: sink_table(sink, changes),
-    })
+    fragment(LogicalPlanBuilder::from(inner).project(shape.input_columns.clone())?.build()?, rewrites)
 }
 
 /// How the sink takes results that change.
-fn changes(plan: &LogicalPlan, aggregate: &Aggregate, sink: &Table) -> Result<Changes, PlanError> {
-    if aggregate.aggr_expr.is_empty() {
-        // A group has nothing but its key: once given, it never changes.
-        return Ok(Changes::Append);
-    }
+pub(super) fn changes(plan: &LogicalPlan, aggregate: &Aggregate, sink: &Table) -> Result<Changes, PlanError> {
     match sink.options.get("connector").map(String::as_str) {
         Some("print") if sink.primary_key.is_empty() => return Ok(Changes::Retract),
         Some("blackhole") if sink.primary_key.is_empty() => return Ok(Changes::Upsert { key: Vec::new() }),
@@ -149,7 +145,7 @@ fn keeps_apart(from: &DataType, to: &DataType) -> bool {
 }
 
 /// A condition above the aggregate may hold for a group's old result and not for its new one.
-fn sees(plan: &LogicalPlan, changes: &Changes) -> Sees {
+pub(super) fn sees(plan: &LogicalPlan, changes: &Changes) -> Sees {
     let mut node = plan;
     while !matches!(node, LogicalPlan::Aggregate(_)) {
         if matches!(node, LogicalPlan::Filter(_)) && changes.has_op() {

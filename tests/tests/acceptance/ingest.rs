@@ -157,31 +157,40 @@ async fn rows_sent_by_http_give_the_batch_result() {
     server.stop();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn server_and_job_killed_over_and_over_count_each_row_once() {
-    let case = HttpCase::new(1_000_000, 1);
+/// Sends the case's rows to a server, which is killed up to `kills_max` times while its job is killed each time or every other; ends the
+/// stream, and waits for the job. Returns how often the server was killed.
+///
+/// - `spares`: whether the job outlives every other kill.
+pub(crate) async fn sent_under_kills(case: &HttpCase, kills_max: u32, spares: bool) -> u32 {
     assert_ok(&case.weir(&["stream", "create", "job.sql"]).output().expect("weir starts"));
     let (mut server, mut job) = (case.serve(&[]), case.run(&["--parallelism", "2"]));
     let mut ingest = Background::start(case.weir(&["ingest", "plays"]).arg(case.file(0)).args(IN_ORDER));
     let mut kills = 0;
     for attempt in 0_u64.. {
-        let life = if kills < KILLS { Duration::from_millis(80 + attempt * 31 % 120) } else { LIFE_MAX };
+        let life = if kills < kills_max { Duration::from_millis(80 + attempt * 31 % 120) } else { LIFE_MAX };
         if ingest.ended_within(life).await {
             break;
         }
-        assert!(kills < KILLS, "the client does not end");
+        assert!(kills < kills_max, "the client does not end");
         server.kill();
-        if attempt % 2 == 0 {
+        if attempt % 2 == 0 || !spares {
             job.end();
             job = case.run(&["--parallelism", "2"]);
         }
         server = case.serve(&[]);
         kills += 1;
     }
-    assert!(kills >= 10, "only {kills} kills before all rows were sent: give it more rows");
     assert_ok(&case.weir(&["stream", "close", "plays"]).output().expect("weir starts"));
     job.ends("the job", LIFE_MAX).await;
     server.stop();
+    kills
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_and_job_killed_over_and_over_count_each_row_once() {
+    let case = HttpCase::new(1_000_000, 1);
+    let kills = sent_under_kills(&case, KILLS, true).await;
+    assert!(kills >= 10, "only {kills} kills before all rows were sent: give it more rows");
     case.assert_equals_batch("after kills").await;
 }
 

@@ -9,9 +9,10 @@ use tokio::sync::RwLock;
 use weir_connectors::generate::Plays;
 
 use crate::background::Background;
+use crate::ingest::{HttpCase, read_by_http, sent_under_kills};
 use crate::killing::{PUBLISHER, commits_of, killed_often};
 use crate::real_parts::variable;
-use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text};
+use crate::support::{Bag, Case, assert_ok, assert_same, bag, hot_songs, hot_songs_batch, text, write_plays_of};
 
 /// One test kills the server: no other may need it meanwhile.
 static SERVER: RwLock<()> = RwLock::const_new(());
@@ -89,6 +90,38 @@ async fn results_that_change_are_upserted_once_under_kills() {
     let kills = killed_often(&case, 36, &["--durability", "process"]).await;
     assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
     assert_same("after kills", &totals_found(&table), &totals_batch(&case.input()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_generated_rows_are_upserted_once_under_kills() {
+    const SEED: u64 = 5;
+    const ROWS: u64 = 4_000_000;
+    let _there = SERVER.read().await;
+    let case = Case::new(1, 1);
+    let table = table("generated");
+    let files = format!("'connector' = 'filesystem', 'path' = '{}', 'format' = 'json'", case.input().display());
+    // As many each second as leave time to kill.
+    let plays = format!("'connector' = 'plays', 'seed' = '{SEED}', 'number-of-rows' = '{ROWS}', 'rows-per-second' = '250000'");
+    let script = totals(&case, &table);
+    assert!(script.contains(&files), "the source's options are not where they were");
+    std::fs::write(case.script(), script.replace(&files, &plays)).expect("the script can be written");
+    let kills = killed_often(&case, 36, &["--durability", "process"]).await;
+    assert!(kills >= 30, "only {kills} kills before the job was done: give it more rows");
+    let same = case.path("same");
+    write_plays_of(SEED, &same, ROWS, 1, 4_000);
+    assert_same("after kills", &totals_found(&table), &totals_batch(&same).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_of_rows_by_http_are_upserted_once_under_kills_of_server_and_job() {
+    let _there = SERVER.read().await;
+    let http = HttpCase::new(3_000_000, 1);
+    let table = table("by_http");
+    std::fs::write(http.case.script(), totals(&http.case, &table)).expect("the script can be written");
+    read_by_http(&http.case);
+    let kills = sent_under_kills(&http, 36, false).await;
+    assert!(kills >= 30, "only {kills} kills before all rows were sent: give it more rows");
+    assert_same("after kills", &totals_found(&table), &totals_batch(&http.case.input()).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

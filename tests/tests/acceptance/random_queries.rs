@@ -88,6 +88,56 @@ enum Shape {
     Updating,
 }
 
+/// An aggregate of the results of another.
+struct Outer {
+    /// Result columns, keys first: name, type, expression over the columns of the inner results.
+    selected: Vec<(String, String, String)>,
+    keys: usize,
+    having: String,
+}
+
+impl Outer {
+    /// - `inner`: name and type of each column.
+    fn new(inner: &[(String, String)], draw: &mut Draw) -> Self {
+        let mut selected: Vec<(String, String, String)> = Vec::new();
+        for n in 0..1 + draw.below(2) {
+            let (name, data_type) = draw.of(inner).clone();
+            // A key is told apart by its bits.
+            if data_type != "DOUBLE" && !selected.iter().any(|(_, _, known)| *known == name) {
+                selected.push((format!("k{n}"), data_type, name));
+            }
+        }
+        let keys = selected.len();
+        for n in 0..1 + draw.below(4) {
+            let (name, data_type) = draw.of(inner).clone();
+            let is_whole = data_type == "BIGINT" || data_type == "INT";
+            let (result, call) = match draw.below(6) {
+                0 => ("BIGINT".to_owned(), "COUNT(*)".to_owned()),
+                1 if is_whole => ("BIGINT".to_owned(), format!("SUM({name})")),
+                1 if data_type.starts_with("DECIMAL") => ("DECIMAL(38, 2)".to_owned(), format!("SUM({name})")),
+                2 if data_type != "BOOLEAN" => (data_type, format!("MIN({name})")),
+                3 if data_type != "BOOLEAN" => (data_type, format!("MAX({name})")),
+                4 => ("BIGINT".to_owned(), format!("COUNT(DISTINCT {name})")),
+                5 if is_whole => ("BIGINT".to_owned(), format!("SUM(DISTINCT {name})")),
+                _ => ("BIGINT".to_owned(), format!("COUNT({name})")),
+            };
+            let (filter, _) = draw.of(inner).clone();
+            let call = if draw.one_in(4) { format!("{call} FILTER (WHERE {filter} IS NOT NULL)") } else { call };
+            selected.push((format!("a{n}"), result, call));
+        }
+        let having = if draw.one_in(3) { format!("HAVING COUNT(*) % {} <> 0", 2 + draw.below(3)) } else { String::new() };
+        Self { selected, keys, having }
+    }
+
+    /// The query over `inner`, which names its columns.
+    fn query(&self, inner: &str, named: bool) -> String {
+        let name = |(name, _, expr): &(String, String, String)| if named { format!("{expr} AS {name}") } else { expr.clone() };
+        let selected: Vec<_> = self.selected.iter().map(name).collect();
+        let keys: Vec<_> = self.selected[..self.keys].iter().map(|(_, _, expr)| expr.clone()).collect();
+        format!("SELECT {} FROM ({inner}) AS inner_results GROUP BY {} {}", selected.join(", "), keys.join(", "), self.having)
+    }
+}
+
 /// A random job, and the same as a batch.
 struct Random {
     shape: Shape,
@@ -99,6 +149,8 @@ struct Random {
     keys: Vec<String>,
     condition: String,
     having: String,
+    /// What is done with the results of a window or of a table by key.
+    outer: Option<Outer>,
 }
 
 impl Random {
@@ -114,6 +166,7 @@ impl Random {
             keys: Vec::new(),
             condition: predicate(&columns, draw).map(|condition| format!("WHERE {condition}")).unwrap_or_default(),
             having: String::new(),
+            outer: None,
             columns,
         };
         if shape == Shape::Stateless {
@@ -138,7 +191,36 @@ impl Random {
         if matches!(shape, Shape::Window | Shape::Updating) && draw.one_in(3) {
             job.having = format!("HAVING COUNT(*) % {} <> 0", 2 + draw.below(3));
         }
+        if matches!(shape, Shape::Window | Shape::Updating) && draw.one_in(2) {
+            let outer = Outer::new(&job.given(), draw);
+            job.outer = (outer.keys > 0).then_some(outer);
+        }
         job
+    }
+
+    fn is_window(&self) -> bool {
+        matches!(self.shape, Shape::Window | Shape::EarlyWindow)
+    }
+
+    /// Columns of its results, without the outer aggregate.
+    fn given(&self) -> Vec<(String, String)> {
+        let window = self.is_window().then(|| ("w".to_owned(), "TIMESTAMP(3)".to_owned()));
+        let selected = self.selected.iter().map(|(name, data_type, _)| (name.clone(), data_type.clone()));
+        window.into_iter().chain(selected).collect()
+    }
+
+    /// Columns of the sink, and how many of them, the first, are its key.
+    fn sink(&self) -> (Vec<(String, String)>, usize) {
+        match &self.outer {
+            Some(outer) => {
+                (outer.selected.iter().map(|(name, data_type, _)| (name.clone(), data_type.clone())).collect(), outer.keys)
+            }
+            None => (self.given(), self.keys.len() + usize::from(self.is_window())),
+        }
+    }
+
+    fn changes(&self) -> bool {
+        self.outer.is_some() || matches!(self.shape, Shape::EarlyWindow | Shape::Updating)
     }
 
     fn rows(&self, draw: &mut Draw) -> String {
@@ -171,19 +253,20 @@ impl Random {
             columns.iter().map(|(name, data_type)| format!("{name} {data_type}")).collect::<Vec<_>>().join(", ")
         };
         let source: Vec<_> = self.columns.iter().map(|(name, data_type)| (name.clone(), data_type.sql().to_owned())).collect();
-        let mut sink: Vec<_> = self.selected.iter().map(|(name, data_type, _)| (name.clone(), data_type.clone())).collect();
-        let mut selected: Vec<_> = self.selected.iter().map(|(_, _, expr)| expr.clone()).collect();
-        let mut key: Vec<_> = sink[..self.keys.len()].iter().map(|(name, _)| name.clone()).collect();
+        let (sink, key) = self.sink();
+        let key: Vec<_> = sink[..key].iter().map(|(name, _)| name.clone()).collect();
+        let named = |(name, _, expr): &(String, String, String)| match self.outer {
+            Some(_) => format!("{expr} AS {name}"),
+            None => expr.clone(),
+        };
+        let mut selected: Vec<_> = self.selected.iter().map(named).collect();
         let mut grouped = self.keys.clone();
-        let is_window = matches!(self.shape, Shape::Window | Shape::EarlyWindow);
+        let is_window = self.is_window();
         if is_window {
-            sink.insert(0, ("w".to_owned(), "TIMESTAMP(3)".to_owned()));
-            selected.insert(0, "window_start".to_owned());
-            key.insert(0, "w".to_owned());
+            selected.insert(0, "window_start AS w".to_owned());
             grouped.splice(0..0, ["window_start".to_owned(), "window_end".to_owned()]);
         }
-        let changes = matches!(self.shape, Shape::EarlyWindow | Shape::Updating);
-        let primary_key = if changes { format!(", PRIMARY KEY ({}) NOT ENFORCED", key.join(", ")) } else { String::new() };
+        let primary_key = if self.changes() { format!(", PRIMARY KEY ({}) NOT ENFORCED", key.join(", ")) } else { String::new() };
         let from = if is_window {
             format!("TABLE(TUMBLE(TABLE src, DESCRIPTOR(t), INTERVAL '{}' SECOND))", self.window_seconds)
         } else {
@@ -192,19 +275,18 @@ impl Random {
         let group = if self.shape == Shape::Stateless { String::new() } else { format!("GROUP BY {}", grouped.join(", ")) };
         let emit = if self.shape == Shape::EarlyWindow { "EMIT EVERY INTERVAL '1' MILLISECOND" } else { "" };
         let lateness = if self.shape == Shape::EarlyWindow { ", 'allowed-lateness' = '2 s'" } else { "" };
+        let query = format!("SELECT {} FROM {from} {} {group} {}", selected.join(", "), self.condition, self.having);
+        let query = self.outer.as_ref().map_or(query.clone(), |outer| outer.query(&query, false));
         format!(
             "CREATE TABLE src ({}, t TIMESTAMP(3), WATERMARK FOR t AS t - INTERVAL '{}' SECOND)
                WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json'{lateness});
              CREATE TABLE res ({}{primary_key}) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'parquet');
-             INSERT INTO res SELECT {} FROM {from} {} {group} {} {emit};",
+             INSERT INTO res {query} {emit};",
             declared(&source),
             self.disorder_seconds,
             case.path("src.json").display(),
             declared(&sink),
             case.output().display(),
-            selected.join(", "),
-            self.condition,
-            self.having,
         )
     }
 
@@ -225,12 +307,13 @@ impl Random {
         let window = format!("CAST(date_bin(INTERVAL '{} second', t) AS TIMESTAMP(3))", self.window_seconds);
         let mut selected: Vec<_> = self.selected.iter().map(|(name, _, expr)| format!("{expr} AS {name}")).collect();
         let mut grouped = self.keys.clone();
-        if matches!(self.shape, Shape::Window | Shape::EarlyWindow) {
+        if self.is_window() {
             selected.insert(0, format!("{window} AS w"));
             grouped.insert(0, window);
         }
         let group = if self.shape == Shape::Stateless { String::new() } else { format!("GROUP BY {}", grouped.join(", ")) };
         let sql = format!("SELECT {} FROM src {} {group} {}", selected.join(", "), self.condition, self.having);
+        let sql = self.outer.as_ref().map_or(sql.clone(), |outer| outer.query(&sql, true));
         bag(&context.sql(&sql).await.expect("batch plans").collect().await.expect("batch runs"))
     }
 
@@ -244,10 +327,10 @@ impl Random {
             .register_parquet("res", format!("{}/", output.display()), ParquetReadOptions::default())
             .await
             .expect("sink registers");
-        let window = matches!(self.shape, Shape::Window | Shape::EarlyWindow).then(|| "w".to_owned());
-        let columns: Vec<_> = window.iter().cloned().chain(self.selected.iter().map(|(name, ..)| name.clone())).collect();
-        let key: Vec<_> = columns[..self.keys.len() + window.iter().len()].to_vec();
-        let sql = if matches!(self.shape, Shape::EarlyWindow | Shape::Updating) {
+        let (sink, key) = self.sink();
+        let columns: Vec<_> = sink.into_iter().map(|(name, _)| name).collect();
+        let key = &columns[..key];
+        let sql = if self.changes() {
             format!(
                 "SELECT {0} FROM (SELECT *, row_number() OVER (PARTITION BY {1} ORDER BY epoch DESC) AS place FROM res) WHERE place = 1 AND op <> '-D'",
                 columns.join(", "),

@@ -12,7 +12,7 @@ use weir_engine::fragment::FragmentRunner;
 use weir_engine::{LaneOperator, MergeOperator, Moment, StateBudget};
 use weir_functions::connect::{Connectors as _, LocalConnectors};
 use weir_model::{Offset, Watermark};
-use weir_plan::{Grouping, Pipeline};
+use weir_plan::{AggregateStage, Pipeline};
 use weir_seams::SystemClock;
 
 use crate::support::{applied, assert_ok, lines, text, weir};
@@ -125,10 +125,10 @@ async fn input_of(pipeline: &Pipeline) -> Vec<RecordBatch> {
 
 /// What one merge operator fires of the same partials, twice; `None` without a window, where the second time changes the first results.
 async fn fired_twice(pipeline: &Pipeline, rows: &[RecordBatch]) -> Option<[Vec<RecordBatch>; 2]> {
-    if pipeline.aggregate.as_ref().is_some_and(|aggregate| matches!(aggregate.grouping, Grouping::Updating { .. })) {
+    if !pipeline.aggregates.first().is_some_and(AggregateStage::is_window) || pipeline.aggregates.len() > 1 {
         return None;
     }
-    let mut merge = MergeOperator::new(pipeline, 720, StateBudget::default()).await.expect("it plans")?;
+    let mut merge = MergeOperator::new(pipeline, 0, 720, StateBudget::default()).await.expect("it plans")?;
     let mut lane = LaneOperator::new(pipeline, 720, Watermark::NONE).await.expect("it plans");
     for batch in rows {
         lane.push(batch.clone(), i64::MAX).await.expect("it runs");

@@ -5,8 +5,9 @@ use super::*;
 
 #[test]
 fn a_table_that_spills_has_the_bits_of_one_that_does_not() {
-    for (seed, settings) in [(1, ""), (2, AN_HOUR), (3, ""), (4, AN_HOUR)] {
-        let job = scripted(settings, RETRACTIONS, TOTALS);
+    let jobs = [("", TOTALS), (AN_HOUR, TOTALS), ("", DISTINCT_TOTALS), (AN_HOUR, DISTINCT_TOTALS)];
+    for (seed, (settings, query)) in (1..).zip(jobs) {
+        let job = scripted(settings, RETRACTIONS, query);
         let batches = batches(seed, 50);
         let expected = run(|| Shard::new(&job), &batches, |_| false);
         for bytes_max in [1, 20_000] {

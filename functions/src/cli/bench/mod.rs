@@ -1,5 +1,6 @@
 //! `weir bench`: throughput beside a plain batch; `--latency`: from a row's arrival to its visible result; `--recovery`: from a
-//! killed process to another one's first commit; `--ingest`: rows and requests by HTTP; `--idle`: an hour in which nothing comes.
+//! killed process to another one's first commit; `--ingest`: rows and requests by HTTP; `--idle`: an hour in which nothing comes;
+//! `--updates`: results that change, of many keys.
 //!
 //! A row is a line for people or, with `--json`, an object that `weir cost --from` turns into money.
 //! Allocations per event are counted, and bounded, by a test: `tests/acceptance/allocations.rs`.
@@ -16,6 +17,8 @@ mod recovery;
 mod ingest;
 
 mod idle;
+
+mod updates;
 
 use std::path::{Path, PathBuf};
 
@@ -59,6 +62,12 @@ pub(super) struct BenchArgs {
     /// Measure an idle hour instead: requests of a job to which nothing comes, counted for --seconds.
     #[arg(long, conflicts_with_all = ["in_memory", "latency", "recovery", "ingest"])]
     idle: bool,
+    /// Measure results that change instead: --rows updates of --keys keys, in memory and on disk; early results of windows.
+    #[arg(long, conflicts_with_all = ["in_memory", "latency", "recovery", "ingest", "idle"])]
+    updates: bool,
+    /// Updates: number of keys.
+    #[arg(long, default_value_t = 10_000_000, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000))]
+    keys: u64,
     /// Objects in a bucket instead of the folder: s3://BUCKET/PREFIX, with --coordination.
     #[arg(long, value_name = "ADDRESS", requires = "coordination", conflicts_with_all = ["in_memory", "recovery"])]
     store: Option<String>,
@@ -87,6 +96,8 @@ pub(super) async fn bench(args: &BenchArgs) -> anyhow::Result<()> {
         ingest::ingest(args, &folder).await
     } else if args.idle {
         idle::idle(args, &folder).await
+    } else if args.updates {
+        updates::updates(args, &folder).await
     } else if args.recovery {
         recovery::recovery(args, &folder).await
     } else {

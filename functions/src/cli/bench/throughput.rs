@@ -107,9 +107,9 @@ impl Input {
 
 /// What a run took.
 #[derive(Debug, Clone, Copy)]
-struct Taken {
-    cpu_seconds: f64,
-    wall_seconds: f64,
+pub(super) struct Taken {
+    pub(super) cpu_seconds: f64,
+    pub(super) wall_seconds: f64,
 }
 
 const HEADER: &str = "query                  input       Mev/cpu    Mev/s     batch   ratio   puts/M   gets/M\
@@ -272,7 +272,7 @@ async fn batch(query: &Query, path: &Path, format: FileFormat) -> anyhow::Result
     Ok(())
 }
 
-async fn measure(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Taken> {
+pub(super) async fn measure(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Taken> {
     let clock = weir_seams::SystemClock::new();
     let (cpu, wall) = (cpu_seconds()?, weir_model::Clock::monotonic_micros(&clock));
     work.await?;
@@ -290,12 +290,12 @@ fn cpu_seconds() -> anyhow::Result<f64> {
 }
 
 /// Begins to look for the peak anew; what the allocator keeps of earlier rows stays in it.
-fn forget_peak() {
+pub(super) fn forget_peak() {
     // A kernel that does not know this leaves the peak of the process so far.
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }
 
-fn peak_megabytes() -> f64 {
+pub(super) fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     peak.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1_024.0

@@ -32,7 +32,7 @@ pub(super) async fn sentences(ctx: &Ctx, loaded: &Loaded, heads: &[Head]) -> Vec
     let mut found = Vec::new();
     for stage in loaded.topology.stages.iter().filter(|stage| stage.role == Role::Lane) {
         let pipeline = &loaded.plan.pipelines[stage.pipeline];
-        let Some(mut counted) = pipeline.aggregate.as_ref().and_then(Counted::new) else { continue };
+        let Some(mut counted) = pipeline.aggregates.first().and_then(Counted::new) else { continue };
         for head in heads.iter().filter(|head| head.shard.stage == stage.id) {
             read(ctx, head, &mut counted).await;
         }

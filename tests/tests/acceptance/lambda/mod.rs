@@ -4,7 +4,9 @@
 mod instance;
 mod platform;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use weir_coordinator::{CoordinationStore, Item, ItemKey, jobs};
 
 use crate::ingest::read_by_http;
 use crate::real_parts::RealCase;
-use crate::support::{assert_ok, text};
+use crate::support::{applied, assert_ok, lines, text};
 use platform::{Function, Platform};
 
 const ROWS: u64 = 2_000_000;
@@ -123,7 +125,14 @@ impl FunctionsCase {
     }
 
     /// Until the job is finished and its result is the batch's. Returns what the functions went through.
-    async fn ends(&self, what: &str) -> String {
+    async fn ends_as_batch(&self, what: &str) -> String {
+        let told = self.ends().await;
+        self.real.assert_equals_batch(what).await;
+        format!("{what}: {told}")
+    }
+
+    /// Until the job is finished. Returns what the functions went through.
+    async fn ends(&self) -> String {
         let finished = async {
             while !text(&self.weir(&["status"]).stdout).contains("Finished") {
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -135,12 +144,11 @@ impl FunctionsCase {
         if !finished {
             panic!("the job does not end; {told}\n{}{}", heads_told(&self.real.name).await, self.platform.logs());
         }
-        self.real.assert_equals_batch(what).await;
         let counts = self.platform.counts("worker");
         assert!(counts.lost > 0 && counts.doubled > 0 && counts.killed > 0 && counts.cold > 2 && counts.warm > 0, "{told}");
         // Idle: nothing is called any more, but for what was on its way.
         self.platform.drained(Duration::from_secs(120)).await;
-        format!("{what}: {told}")
+        told
     }
 
     /// A request to the ingest function, tried until it is taken.
@@ -180,7 +188,49 @@ async fn a_job_of_functions_gives_the_batch_result_though_calls_are_lost_and_dou
     let _alone = crate::real_parts::STACK.lock().await;
     let case = FunctionsCase::start(RealCase::new(ROWS), Vec::new()).await;
     assert_ok(&case.weir(&["submit", "job.sql", "--parallelism", "2"]));
-    println!("{}", case.ends("by functions").await);
+    println!("{}", case.ends_as_batch("by functions").await);
+}
+
+/// Three stages that keep or send something, each called by the commits of the one before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_aggregate_of_an_aggregate_goes_from_function_to_function() {
+    let _alone = crate::real_parts::STACK.lock().await;
+    let real = RealCase::new(ROWS);
+    let script = format!(
+        "CREATE TABLE plays (song_id BIGINT) WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         CREATE TABLE hot (plays BIGINT, songs BIGINT, best BIGINT, PRIMARY KEY (plays) NOT ENFORCED)
+           WITH ('connector' = 'filesystem', 'path' = '{}', 'format' = 'json');
+         INSERT INTO hot SELECT plays, count(*), max(song_id)
+         FROM (SELECT song_id, count(*) AS plays FROM plays GROUP BY song_id) GROUP BY plays;",
+        real.case.input().display(),
+        real.case.output().display()
+    );
+    std::fs::write(real.case.script(), script).expect("the script can be written");
+    let case = FunctionsCase::start(real, Vec::new()).await;
+    assert_ok(&case.weir(&["submit", "job.sql", "--parallelism", "2"]));
+    let told = case.ends().await;
+    let mut found = applied(&lines(&case.real.case.output()), &["plays"]);
+    found.sort();
+    assert_eq!(found, by_plays(&case.real.case.path("plays/000.json")), "{told}");
+    println!("results of results by functions: {told}");
+}
+
+/// How many songs were played how often, and the last of them, as the sink writes them.
+fn by_plays(input: &Path) -> Vec<String> {
+    let mut plays: BTreeMap<i64, i64> = BTreeMap::new();
+    for line in std::fs::read_to_string(input).expect("the input is there").lines() {
+        let row: Value = serde_json::from_str(line).expect("a row");
+        *plays.entry(row["song_id"].as_i64().expect("a song")).or_default() += 1;
+    }
+    let mut songs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
+    for (song, plays) in plays {
+        let (count, best) = songs.entry(plays).or_default();
+        (*count, *best) = (*count + 1, song);
+    }
+    let row = |(plays, (songs, best)): (i64, (i64, i64))| json!({"plays": plays, "songs": songs, "best": best}).to_string();
+    let mut rows: Vec<String> = songs.into_iter().map(row).collect();
+    rows.sort();
+    rows
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,5 +250,5 @@ async fn rows_taken_by_a_function_and_read_by_functions_give_the_batch_result() 
     }
     assert!(case.platform.counts("ingest").killed > 0, "{}", case.platform.told());
     assert_ok(&case.weir(&["stream", "close", "plays"]));
-    println!("{}", case.ends("rows by functions").await);
+    println!("{}", case.ends_as_batch("rows by functions").await);
 }

@@ -47,7 +47,7 @@ fn a_fault_at_any_single_storage_call_changes_nothing() {
 /// itself. What the file target does lies between two storage calls; a file half written is left there by each kill.
 #[test]
 fn a_process_killed_before_or_after_any_storage_call_loses_nothing() {
-    for shape in [Shape::Windowed, Shape::Early, Shape::Stateless, Shape::Updating] {
+    for shape in [Shape::Windowed, Shape::Early, Shape::Stateless, Shape::Updating, Shape::Nested] {
         for moment in [Moment::Before, Moment::After] {
             let killed = (1..).take_while(|n| killed_at(shape, moment, *n)).count();
             println!("{shape:?}: {killed} kills, {moment:?} a storage call");

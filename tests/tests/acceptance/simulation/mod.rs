@@ -119,10 +119,11 @@ fn simulate(seed: u64) -> Vec<(String, usize)> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     runtime.block_on(async {
         let dice = Dice::new(seed);
-        let shape = match dice.below(8) {
+        let shape = match dice.below(10) {
             0 => Shape::Stateless,
             1 | 2 => Shape::Updating,
             3 | 4 => Shape::Early,
+            5 | 6 => Shape::Nested,
             _ => Shape::Windowed,
         };
         // Within the declared disorder nothing is late, so the result must not depend on the schedule.

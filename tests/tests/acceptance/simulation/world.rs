@@ -133,6 +133,8 @@ pub(super) enum Shape {
     Stateless,
     /// Lanes, merge shards that keep a table and say what changes, a publisher.
     Updating,
+    /// The same, and more merge shards between, that keep a table of what the first ones say.
+    Nested,
 }
 
 /// Whether results also say when they were made.
@@ -199,6 +201,11 @@ impl World {
                 "song BIGINT, plays BIGINT, score DOUBLE, songs BIGINT, PRIMARY KEY (song) NOT ENFORCED",
                 "SELECT song_id % 40 AS song, count(*), sum(play_score), count(DISTINCT song_id)",
                 "FROM plays GROUP BY song_id % 40 HAVING count(*) % 3 <> 0",
+            ),
+            Shape::Nested => (
+                "plays BIGINT, songs BIGINT, least BIGINT, best BIGINT, kinds BIGINT, PRIMARY KEY (plays) NOT ENFORCED",
+                "SELECT plays, count(*), min(song), max(song), count(DISTINCT song % 4)",
+                "FROM (SELECT song_id % 400 AS song, count(*) AS plays FROM plays GROUP BY song_id % 400) GROUP BY plays",
             ),
             Shape::Windowed => (
                 "window_start TIMESTAMP(3), plays BIGINT, score DOUBLE, songs BIGINT",
@@ -286,7 +293,7 @@ impl World {
         let late = heads.iter().map(|head| head.stats.rows_late).sum();
         let lines = lines(self.sink.path());
         let rows = match self.shape {
-            Shape::Updating => applied(&lines, 1, self.state_ttl.is_some()),
+            Shape::Updating | Shape::Nested => applied(&lines, 1, self.state_ttl.is_some()),
             // Rows as those of windows that fire once.
             Shape::Early => applied(&lines, 2, false).iter().map(|row| without_song(row)).collect(),
             Shape::Windowed | Shape::Stateless => lines,
@@ -306,6 +313,7 @@ impl World {
             Shape::Stateless => doubled(songs, scores),
             Shape::Updating if self.state_ttl.is_some() => without_last_column(totals(songs, scores)),
             Shape::Updating => totals(songs, scores),
+            Shape::Nested => by_plays(songs),
         }
     }
 }
@@ -375,6 +383,22 @@ fn totals(songs: &[i64], scores: &[f64]) -> Bag {
     }
     let rows = totals.into_iter().filter(|(_, (plays, ..))| plays % 3 != 0);
     rows.map(|(song, (plays, score, songs))| format!("{song},{plays},{score:?},{}", songs.len())).fold(Bag::new(), counted)
+}
+
+/// Bag of `plays,songs,least,best,kinds`.
+fn by_plays(songs: &[i64]) -> Bag {
+    let mut plays: BTreeMap<i64, u64> = BTreeMap::new();
+    songs.iter().for_each(|song| *plays.entry(song % 400).or_default() += 1);
+    let mut songs: BTreeMap<u64, BTreeSet<i64>> = BTreeMap::new();
+    plays.into_iter().for_each(|(song, plays)| {
+        songs.entry(plays).or_default().insert(song);
+    });
+    let row = |(plays, songs): (u64, BTreeSet<i64>)| {
+        let kinds: BTreeSet<i64> = songs.iter().map(|song| song % 4).collect();
+        let (least, best) = (songs.first().expect("a song"), songs.last().expect("a song"));
+        format!("{plays},{},{least},{best},{}", songs.len(), kinds.len())
+    };
+    songs.into_iter().map(row).fold(Bag::new(), counted)
 }
 
 /// Bag of `song_id,score`.
