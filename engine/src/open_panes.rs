@@ -10,7 +10,7 @@ use datafusion::arrow::array::RecordBatch;
 use weir_model::KeyGroupRange;
 
 use crate::EngineError;
-use crate::pane_table::{Given, PaneShape, PaneTable};
+use crate::pane_table::{PaneShape, PaneTable};
 use crate::sorted_rows::SortedRows;
 use crate::spill::{Rows, SpilledPane};
 use crate::spill_files::SpillFiles;
@@ -70,9 +70,11 @@ pub(crate) struct PanePass {
     after: Option<i64>,
     /// The last pane of it, if there is one.
     upto: Option<i64>,
-    /// Whether the groups count as given from then on.
+    /// Whether it gives results; what was given of each group is then said with [`OpenPanes::keep`].
     gives: Option<Gives>,
     moving: Option<Moving>,
+    /// The pane whose rows are to be kept, if it is held.
+    taken: Option<i64>,
 }
 
 /// Which groups of a pane that stays are given.
@@ -85,9 +87,9 @@ pub(crate) enum Gives {
 }
 
 impl PanePass {
-    /// Of one pane, whose groups count as given from then on.
+    /// Of one pane, which stays.
     pub(crate) fn giving(pane: i64, gives: Gives) -> Self {
-        Self { after: pane.checked_sub(1), upto: Some(pane), gives: Some(gives), moving: None }
+        Self { after: pane.checked_sub(1), upto: Some(pane), gives: Some(gives), ..Self::default() }
     }
 
     fn next_of(&self, panes: &BTreeMap<i64, Pane>) -> Option<i64> {
@@ -254,7 +256,7 @@ impl OpenPanes {
 
     /// The next rows of a checkpoint, or of panes that give results and stay, ascending by pane and key group; `None` after the last.
     ///
-    /// Each pane goes on from exactly the rows it gave.
+    /// Each pane goes on from exactly the rows it gave; where it gives results, [`Self::keep`] takes these back before the next.
     pub(crate) fn store_next(&mut self, shape: &PaneShape, pass: &mut PanePass) -> Result<Option<RecordBatch>, EngineError> {
         loop {
             if let Some(rows) = self.store_bucket(shape, pass)? {
@@ -269,8 +271,11 @@ impl OpenPanes {
                 Some(Pane::Held(table)) => {
                     let rows = table.into_partial(shape, number)?;
                     if rows.num_rows() > 0 {
-                        let kept = if pass.gives.is_some() { shape.with_given(&rows, Given::Same)? } else { rows.clone() };
-                        self.fold(shape, number, Rows::Partial, &kept)?;
+                        if pass.gives.is_some() {
+                            pass.taken = Some(number);
+                        } else {
+                            self.fold(shape, number, Rows::Partial, &rows)?;
+                        }
                         return Ok(Some(rows));
                     }
                 }
@@ -291,9 +296,9 @@ impl OpenPanes {
             moving.bucket += 1;
             if let Some(table) = folded {
                 let rows = table.into_partial(shape, moving.number)?;
-                let given = pass.gives.is_some();
-                let kept = if given { shape.with_given(&rows, Given::Same)? } else { rows.clone() };
-                moving.to.keep(&mut self.files, &kept, given)?;
+                if pass.gives.is_none() {
+                    moving.to.keep(&mut self.files, &rows, false)?;
+                }
                 return Ok(Some(rows));
             }
         }
@@ -301,6 +306,15 @@ impl OpenPanes {
             self.panes.insert(number, Pane::Spilled(to));
         }
         Ok(None)
+    }
+
+    /// Takes the rows that a pass gave last back, each with what was given of its group.
+    pub(crate) fn keep(&mut self, shape: &PaneShape, pass: &mut PanePass, rows: &RecordBatch) -> Result<(), EngineError> {
+        match (pass.taken.take(), &mut pass.moving) {
+            (Some(number), _) => self.fold(shape, number, Rows::Partial, rows),
+            (None, Some(moving)) => moving.to.keep(&mut self.files, rows, true),
+            (None, None) => Ok(()),
+        }
     }
 
     fn take(&mut self, number: i64) -> Option<Pane> {

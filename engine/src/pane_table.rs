@@ -48,6 +48,15 @@ pub(crate) enum Given {
     Same = 1,
     /// What it was before rows were folded since.
     Changed = 2,
+    /// Nothing, or it was taken back, since what it is does not meet the condition.
+    Withheld = 3,
+}
+
+impl Given {
+    /// Whether it is what was said of the group.
+    pub(crate) const fn is_said(given: i8) -> bool {
+        given == Self::Same as i8 || given == Self::Withheld as i8
+    }
 }
 
 /// Columns and aggregates of a stage.
@@ -146,9 +155,14 @@ impl PaneShape {
 
     /// Partial rows with the same `given` in each; those of an exchange bear none.
     pub(crate) fn with_given(&self, partial: &RecordBatch, given: Given) -> Result<RecordBatch, EngineError> {
+        self.with_each_given(partial, Int8Array::from_value(given as i8, partial.num_rows()))
+    }
+
+    /// The same with what was given of each.
+    pub(crate) fn with_each_given(&self, partial: &RecordBatch, given: Int8Array) -> Result<RecordBatch, EngineError> {
         let columns = self.partial_schema.fields().len() - 1;
         let mut columns: Vec<ArrayRef> = partial.columns()[..columns.min(partial.num_columns())].to_vec();
-        columns.push(Arc::new(Int8Array::from_value(given as i8, partial.num_rows())));
+        columns.push(Arc::new(given));
         Ok(RecordBatch::try_new(Arc::clone(&self.partial_schema), columns)?)
     }
 
@@ -348,8 +362,10 @@ impl PaneTable {
                 *given = said.map_or(Given::Never as i8, |said| said.value(row));
             } else if *given == Given::Same as i8 {
                 *given = Given::Changed as i8;
+            } else if *given == Given::Withheld as i8 {
+                *given = Given::Never as i8;
             }
-            self.has_news |= *given != Given::Same as i8;
+            self.has_news |= !Given::is_said(*given);
         }
     }
 

@@ -87,7 +87,7 @@ impl UpdatingOperator {
         let changes = pipeline.sink.changes.clone();
         let is_last = !pipeline.feeds_another(index);
         let output_schema =
-            if is_last { changelog_schema(output.output_schema(), &changes) } else { output.output_schema().clone() };
+            if is_last { changelog_schema(output.output_schema(), &changes) } else { Arc::clone(output.output_schema()) };
         let without_sets = AggregateStage { sets: Vec::new(), ..stage.clone() };
         let groups = Arc::new(PaneShape::new(&without_sets, input.output_schema(), key_groups)?);
         // Groups and the elements of each set have as much room.

@@ -34,6 +34,8 @@ pub const FIRED_ROWS_MAX: usize = 1 << 19;
 pub(crate) struct WindowOperator {
     input: FragmentRunner,
     output: FragmentRunner,
+    /// Of windows that fire more than once: which results are given.
+    condition: Option<FragmentRunner>,
     rowtime: RowtimeReader,
     shape: Arc<PaneShape>,
     grid: PaneGrid,
@@ -57,13 +59,17 @@ impl WindowOperator {
         let Grouping::Tumble { size_micros, offset_micros, emit } = window.grouping else { return Ok(None) };
         let input = FragmentRunner::new(&pipeline.input).await?;
         let output = FragmentRunner::new(&window.output).await?;
+        let condition = match &window.condition {
+            Some(condition) => Some(FragmentRunner::new(condition).await?),
+            None => None,
+        };
         let rowtime = RowtimeReader::new(rowtime, input.input_columns())?;
         let shape = PaneShape::new(window, input.output_schema(), key_groups)?;
         let shape = Arc::new(if emit.changes() { shape.remembering() } else { shape });
         let given_schema = given_schema(output.output_schema(), emit);
         let (grid, panes) = (PaneGrid { size_micros, offset_micros }, OpenPanes::new(budget));
         let (place, fired_rows_max) = (early::Place::default(), FIRED_ROWS_MAX);
-        Ok(Some(Self { input, output, rowtime, shape, grid, panes, emit, given_schema, place, fired_rows_max }))
+        Ok(Some(Self { input, output, condition, rowtime, shape, grid, panes, emit, given_schema, place, fired_rows_max }))
     }
 
     /// The same with batches of at most `rows` results. A replay must cut where the batch did: the same number in all processes (R1).

@@ -2,7 +2,7 @@
 //!
 //! | column | type | meaning |
 //! | --- | --- | --- |
-//! | the sink's, as declared | | the result; of a row that is taken back, the result that is |
+//! | the sink's, as declared | | the result; of a row that is taken back, the result that is, but of a window's `-D` only the key is the row's |
 //! | `op` | STRING | `+I` first result of its key, `+U` another in its place, `-U` taken back because `+U` follows, `-D` taken back for good |
 //! | `epoch` | BIGINT | the commit that made the row: of two rows of a key the one with the larger epoch is newer, in one epoch the later row |
 

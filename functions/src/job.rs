@@ -353,6 +353,9 @@ fn meaning(stage: &AggregateStage, changes: &Changes) -> String {
         let sets: Vec<_> = stage.sets.iter().map(|set| (set.value, &set.conditions)).collect();
         text += &format!(" {distinct:?} {sets:?}");
     }
+    if let Some(condition) = &stage.condition {
+        text += &format!(" {}", condition.plan.display_indent_schema());
+    }
     if let Some(retracted) = stage.retracted {
         let told: Vec<_> = stage.aggregates.iter().map(|a| a.told).collect();
         text += &format!(" {retracted:?} {told:?}");

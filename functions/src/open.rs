@@ -134,6 +134,8 @@ fn assemble(
             gathered_bytes_max: epoch_budget(config),
             publish_bytes_max: usize::try_from(config.memory / 16).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN),
             merge_bytes_max: (config.memory / 16).max(MERGE_BYTES_MIN),
+            // Receivers of the same worker hold what they have not taken yet, unpacked.
+            edge_bytes_max: (config.memory / 8 / u64::from(config.parallelism())).min(Tuning::default().edge_bytes_max),
             ..Tuning::default()
         },
         stop: Stop::default(),

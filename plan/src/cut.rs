@@ -23,7 +23,7 @@ use datafusion::optimizer::Optimizer;
 
 use crate::catalog::{Catalog, Table};
 use crate::changes::Changes;
-use crate::job::{Emit, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
+use crate::job::{AggregateStage, Emit, Fragment, Grouping, OnError, Pipeline, Rowtime, SinkTable, SourceTable};
 use crate::window_assign::{Bound, WindowAssign};
 use crate::{FragmentInput, PlanError, duration, functions};
 
@@ -35,7 +35,7 @@ mod updating;
 mod weights;
 
 use self::chain::chained;
-use self::early::{emit, refuse_early, refuse_firing, with_firing, without_firing};
+use self::early::{apart, emit, refuse_early, refuse_firing, with_firing, without_firing};
 use self::shape::AggregateShape;
 use self::updating::updating;
 
@@ -211,15 +211,33 @@ fn windowed(
 ) -> Result<Pipeline, CutError> {
     let shape = AggregateShape::windowed(plan, aggregate)?;
     let (emit, changes) = emit(plan, &shape, &source, goal)?;
+    if emit.changes() {
+        return changing(plan, aggregate, (scan, assign), shape, (source, emit, changes), goal, rewrites);
+    }
     let [input, input_with_row] = window_inputs(aggregate, (scan, assign), &shape, rewrites)?;
-    let output = if emit.changes() {
-        with_firing(shape.output_of_firings(plan, aggregate, assign)?)?
-    } else {
-        without_firing(shape.output(plan, aggregate, assign)?)?
-    };
+    let output = without_firing(shape.output(plan, aggregate, assign)?)?;
     let stage = shape.stage(tumble(assign, emit), fragment(output, rewrites)?);
     let sink = sink_table(goal.sink, changes);
     Ok(Pipeline { source, input, input_with_row: Some(input_with_row), aggregates: vec![stage], sink })
+}
+
+/// A window that fires more than once.
+fn changing(
+    plan: &LogicalPlan,
+    aggregate: &Aggregate,
+    (scan, assign): (&TableScan, &WindowAssign),
+    shape: AggregateShape,
+    (source, emit, changes): (SourceTable, Emit, Changes),
+    goal: Goal<'_>,
+    rewrites: &Rewrites<'_>,
+) -> Result<Pipeline, CutError> {
+    let [input, input_with_row] = window_inputs(aggregate, (scan, assign), &shape, rewrites)?;
+    let (unconditional, condition) = apart(plan, rewrites.guards)?;
+    let condition = condition.map(|condition| condition.over(&shape, aggregate, assign, rewrites)).transpose()?;
+    let output = with_firing(shape.output_of_firings(&unconditional, aggregate, assign)?)?;
+    let stage = shape.stage(tumble(assign, emit), fragment(output, rewrites)?);
+    let aggregates = vec![AggregateStage { condition, ..stage }];
+    Ok(Pipeline { source, input, input_with_row: Some(input_with_row), aggregates, sink: sink_table(goal.sink, changes) })
 }
 
 fn tumble(assign: &WindowAssign, emit: Emit) -> Grouping {

@@ -109,6 +109,11 @@ fn aggregate_text(text: &mut String, aggregate: &AggregateStage, when: &str, sta
         writeln!(text, "    result      {} = {}", aggregate.name, aggregate.text)?;
     }
     writeln!(text, "    state       {state}{values}")?;
+    if let Some(condition) = &aggregate.condition {
+        for line in condition.plan.display_indent().to_string().lines() {
+            writeln!(text, "    condition   {line}")?;
+        }
+    }
     for line in aggregate.output.plan.display_indent().to_string().lines() {
         writeln!(text, "    fragment    {line}")?;
     }

@@ -115,6 +115,9 @@ pub struct AggregateStage {
     pub keys: Vec<FieldRef>,
     /// Aggregates, in the order of their results.
     pub aggregates: Vec<AggregateSpec>,
+    /// Of windows that fire more than once, what a result must meet to be given: `__pane`, keys and results to one column, a Boolean. One that
+    /// met it and does no longer is taken back. Elsewhere a condition is part of the output.
+    pub condition: Option<Fragment>,
     /// Values of which the DISTINCT ones take each once; where rows may be taken back, also those that MIN and MAX look at.
     pub sets: Vec<DistinctSet>,
     /// `__pane`, keys and results to the sink's columns. Where results change, `__change` UInt32 is passed through from leaf to end; where

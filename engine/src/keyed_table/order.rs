@@ -3,7 +3,7 @@
 //! Why beside the table: its index finds a key, but not the next one once the least or greatest is gone. Follows from the rows alone, so it
 //! is stored nowhere, and made anew with the rows that are read.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
@@ -11,6 +11,7 @@ use datafusion::arrow::compute::take;
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::row::{RowConverter, SortField};
 
+use super::slots::slot_number;
 use crate::pane_table::PaneShape;
 
 /// About what a key takes beside its bytes.
@@ -55,29 +56,45 @@ impl Order {
         Ok(())
     }
 
-    /// The least and the greatest value of each group that is asked for; NULL of one that has none.
+    /// The least and the greatest value of each group that is asked for; NULL of one that has none. Each group is looked up once.
     ///
-    /// - `keys`: columns of the groups' keys. - `asked`: by group.
+    /// - `keys`: columns of the groups' keys. - `asked`: by row.
     pub(super) fn extremes(&self, keys: &[ArrayRef], asked: &[bool]) -> Result<Vec<ArrayRef>, ArrowError> {
-        let (mut least, mut greatest) = (vec![None; asked.len()], vec![None; asked.len()]);
         let prefixes = if keys.is_empty() { None } else { Some(self.groups.convert_columns(keys)?) };
-        for group in (0..asked.len()).filter(|group| asked[*group]) {
-            let prefix: &[u8] = prefixes.as_ref().map_or(&[], |prefixes| prefixes.row(group).data());
-            let own = |found: &&Box<[u8]>| found.starts_with(prefix);
-            least[group] = self.there.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)).next().filter(own);
-            let end = end_of(prefix);
-            let upto = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            greatest[group] = self.there.range::<[u8], _>((Bound::Unbounded, upto)).next_back().filter(own);
+        let prefix = |row: usize| prefixes.as_ref().map_or(&[][..], |prefixes| prefixes.row(row).data());
+        let mut groups: HashMap<&[u8], u32> = HashMap::new();
+        let (mut least, mut greatest, mut places) = (Vec::new(), Vec::new(), vec![None; asked.len()]);
+        for row in (0..asked.len()).filter(|row| asked[*row]) {
+            let count = slot_number(groups.len());
+            let group = *groups.entry(prefix(row)).or_insert(count);
+            if group == count {
+                least.push(self.least(prefix(row)));
+                greatest.push(self.greatest(prefix(row)));
+            }
+            places[row] = Some(group);
         }
-        Ok(vec![self.values(&least)?, self.values(&greatest)?])
+        let places = UInt32Array::from(places);
+        [least, greatest].iter().map(|found| take(&self.values(found)?, &places, None)).collect()
     }
 
-    fn values(&self, found: &[Option<&Box<[u8]>>]) -> Result<ArrayRef, ArrowError> {
+    fn least(&self, prefix: &[u8]) -> Option<&[u8]> {
+        let first = self.there.range::<[u8], _>((Bound::Included(prefix), Bound::Unbounded)).next();
+        first.map(AsRef::as_ref).filter(|key| key.starts_with(prefix))
+    }
+
+    fn greatest(&self, prefix: &[u8]) -> Option<&[u8]> {
+        let end = end_of(prefix);
+        let upto = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let last = self.there.range::<[u8], _>((Bound::Unbounded, upto)).next_back();
+        last.map(AsRef::as_ref).filter(|key| key.starts_with(prefix))
+    }
+
+    /// The values of keys; NULL of none.
+    fn values(&self, found: &[Option<&[u8]>]) -> Result<ArrayRef, ArrowError> {
         let parser = self.keys.parser();
-        let mut places = Vec::with_capacity(found.len());
-        let mut rows = Vec::with_capacity(found.len());
+        let (mut places, mut rows) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
         for key in found {
-            places.push(key.map(|_| u32::try_from(rows.len()).unwrap_or(u32::MAX)));
+            places.push(key.map(|_| slot_number(rows.len())));
             rows.extend(key.map(|key| parser.parse(key)));
         }
         let columns = self.keys.convert_rows(rows)?;

@@ -5,16 +5,15 @@
 //!        early: what has changed, when asked      on time: all groups        gone
 //!                                                 late: what has changed, with each batch
 //! ```
-//! A pane that gives results and stays goes on from exactly the partial rows it gave, each marked as given, as after a checkpoint. So what
-//! is given depends on rows, watermarks and the recipe's word alone: not on where the pane lies, nor on restores between (RP-1). Which panes
-//! have fired on time is not stored: those whose end the watermark has passed, except while a batch has left some for the next; there is no
-//! checkpoint then.
+//! A pane that gives results and stays goes on from exactly the partial rows it gave, each marked as given or as withheld by the condition, as
+//! after a checkpoint. So what is given depends on rows, watermarks and the recipe's word alone: not on where the pane lies, nor on restores
+//! between (RP-1). Which panes have fired on time is not stored: those whose end the watermark has passed, except while a batch has left some
+//! for the next; there is no checkpoint then.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, RecordBatch, StringArray, UInt32Array};
-use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::compute::kernels::cmp::neq;
+use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, StringArray, UInt32Array};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, is_not_null};
 use datafusion::arrow::datatypes::{Int8Type, UInt32Type};
 use weir_model::Watermark;
 use weir_plan::{Firing, Op};
@@ -79,8 +78,12 @@ impl WindowOperator {
         let mut given = Vec::new();
         let mut room = self.fired_rows_max;
         if self.emit.lateness_micros == 0 {
-            let closed = self.close(moment.after, room)?;
-            room = room.saturating_sub(rows_in(&closed));
+            let mut closed = Vec::new();
+            for results in self.close(moment.after, room)? {
+                room = room.saturating_sub(results.num_rows());
+                let met = self.met(&results).await?;
+                closed.extend(judged(&results, &met)?);
+            }
             given.extend(self.said(closed, Firing::OnTime).await?);
         } else {
             given.extend(self.give_late().await?);
@@ -100,7 +103,7 @@ impl WindowOperator {
         let mut given = Vec::new();
         let fired: Vec<i64> = self.panes.numbers().take_while(|pane| *pane <= self.place.fired_upto).collect();
         for pane in fired {
-            let rows = self.give(pane, Gives::News)?;
+            let (rows, _) = self.give(pane, Gives::News).await?;
             given.extend(self.said(rows, Firing::Late).await?);
         }
         Ok(given)
@@ -112,8 +115,8 @@ impl WindowOperator {
         while *room > 0
             && let Some(pane) = self.next_unfired().filter(|pane| after.passed(self.grid.end(*pane)))
         {
-            let rows = self.give(pane, Gives::All)?;
-            *room = room.saturating_sub(rows_in(&rows));
+            let (rows, asked) = self.give(pane, Gives::All).await?;
+            *room = room.saturating_sub(asked);
             given.extend(self.said(rows, Firing::OnTime).await?);
             self.place.fired_upto = pane;
         }
@@ -133,28 +136,43 @@ impl WindowOperator {
                 self.place.early_upto = Some(upto);
                 break;
             }
-            let rows = self.give(pane, Gives::News)?;
-            room = room.saturating_sub(rows_in(&rows));
+            let (rows, asked) = self.give(pane, Gives::News).await?;
+            room = room.saturating_sub(asked);
             given.extend(self.said(rows, Firing::Early).await?);
             upto = pane;
         }
         Ok(given)
     }
 
-    /// Results of a pane, which stays; its groups count as given.
-    fn give(&mut self, pane: i64, gives: Gives) -> Result<Vec<RecordBatch>, EngineError> {
+    /// Results of a pane, which stays, and how many were asked for; what was given of its groups is kept with them.
+    async fn give(&mut self, pane: i64, gives: Gives) -> Result<(Vec<RecordBatch>, usize), EngineError> {
         let mut pass = PanePass::giving(pane, gives);
-        let mut given = Vec::new();
-        while let Some(mut rows) = self.panes.store_next(&self.shape, &mut pass)? {
-            if gives == Gives::News {
-                let last = rows.column(rows.num_columns() - 1);
-                rows = filter_record_batch(&rows, &neq(last, &Int8Array::new_scalar(Given::Same as i8))?)?;
+        let (mut given, mut count) = (Vec::new(), 0);
+        while let Some(rows) = self.panes.store_next(&self.shape, &mut pass)? {
+            let before = rows.column(rows.num_columns() - 1).as_primitive::<Int8Type>();
+            let is_asked = |before: &i8| Some(gives == Gives::All || !Given::is_said(*before));
+            let asked: BooleanArray = before.values().iter().map(is_asked).collect();
+            if asked.true_count() == 0 {
+                self.panes.keep(&self.shape, &mut pass, &rows)?;
+                continue;
             }
-            if rows.num_rows() > 0 {
-                given.push(self.shape.results_of(&rows)?);
-            }
+            let results = self.shape.results_of(&filter_record_batch(&rows, &asked)?)?;
+            count += results.num_rows();
+            let met = self.met(&results).await?;
+            let kept = self.shape.with_each_given(&rows, given_after(before, &asked, &met))?;
+            self.panes.keep(&self.shape, &mut pass, &kept)?;
+            given.extend(judged(&results, &met)?);
         }
-        Ok(given)
+        Ok((given, count))
+    }
+
+    /// Which results meet the condition.
+    async fn met(&mut self, results: &RecordBatch) -> Result<BooleanArray, EngineError> {
+        let Some(condition) = &mut self.condition else { return Ok(BooleanArray::from(vec![true; results.num_rows()])) };
+        let columns = results.columns()[..results.num_columns() - 1].to_vec();
+        let rows = RecordBatch::try_new(Arc::clone(condition.input_schema()), columns)?;
+        let met = concat_batches(&Arc::clone(condition.output_schema()), &condition.run(vec![rows]).await?)?;
+        Ok(met.column(0).as_boolean().clone())
     }
 
     fn drop_gone(&mut self, after: Watermark) {
@@ -181,13 +199,11 @@ impl WindowOperator {
         }
         let leaf = self.output.input_schema();
         let given = results.iter().map(|rows| {
-            let (given, values) =
+            let (ops, values) =
                 rows.columns().split_last().ok_or_else(|| EngineError::schema("results", leaf, &rows.schema()))?;
             let mut columns: Vec<ArrayRef> = values.to_vec();
             columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(firing.word(), rows.num_rows()))));
-            columns.push(Arc::new(
-                given.as_primitive::<Int8Type>().unary::<_, UInt32Type>(|given| u32::from(given != Given::Never as i8)),
-            ));
+            columns.push(Arc::new(ops.as_primitive::<Int8Type>().unary::<_, UInt32Type>(|op| u32::from(op.unsigned_abs()))));
             Ok(RecordBatch::try_new(Arc::clone(leaf), columns)?)
         });
         let given = given.collect::<Result<Vec<_>, EngineError>>()?;
@@ -198,12 +214,48 @@ impl WindowOperator {
     /// The fragment's last two columns, why and how, give way to the operation.
     fn with_op(&self, rows: &RecordBatch) -> Result<RecordBatch, EngineError> {
         let last = rows.num_columns() - 1;
-        let again: &UInt32Array = rows.column(last).as_primitive();
-        let op = |again: u32| (if again == 0 { Op::Insert } else { Op::UpdateAfter }) as i8;
-        let mut columns: Vec<ArrayRef> = vec![Arc::new(again.unary::<_, Int8Type>(op))];
+        let ops: &UInt32Array = rows.column(last).as_primitive();
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(ops.unary::<_, Int8Type>(|op| i8::try_from(op).unwrap_or(Op::Insert as i8)))];
         columns.extend(rows.columns()[..last - 1].iter().cloned());
         Ok(RecordBatch::try_new(Arc::clone(&self.given_schema), columns)?)
     }
+}
+
+/// What was given of each group of a pane once it has given results: of those asked for what it is, if it meets the condition.
+///
+/// - `met`: of those asked for.
+fn given_after(before: &Int8Array, asked: &BooleanArray, met: &BooleanArray) -> Int8Array {
+    let mut met = met.values().iter();
+    let after = |(before, asked): (&i8, bool)| match asked {
+        true if met.next().unwrap_or(true) => Given::Same as i8,
+        true => Given::Withheld as i8,
+        false => *before,
+    };
+    before.values().iter().zip(asked.values().iter()).map(after).collect()
+}
+
+/// Results that say something, their last column now what they do to the row of their key, an [`Op`].
+///
+/// - `met`: which of them meet the condition.
+fn judged(results: &RecordBatch, met: &BooleanArray) -> Result<Option<RecordBatch>, EngineError> {
+    let before = results.column(results.num_columns() - 1).as_primitive::<Int8Type>();
+    let is_there = |before: i8| before == Given::Same as i8 || before == Given::Changed as i8;
+    let op = |(before, met): (&i8, bool)| match (is_there(*before), met) {
+        (false, true) => Some(Op::Insert as i8),
+        (true, true) => Some(Op::UpdateAfter as i8),
+        (true, false) => Some(Op::Delete as i8),
+        (false, false) => None,
+    };
+    let ops: Int8Array = before.values().iter().zip(met.values().iter()).map(op).collect();
+    let says = is_not_null(&ops)?;
+    if says.true_count() == 0 {
+        return Ok(None);
+    }
+    let mut columns = results.columns().to_vec();
+    columns.pop();
+    columns.push(Arc::new(Int8Array::from_iter_values(ops.iter().map(|op| op.unwrap_or(Op::Insert as i8)))));
+    Ok(Some(filter_record_batch(&RecordBatch::try_new(results.schema(), columns)?, &says)?))
 }
 
 fn rows_in(batches: &[RecordBatch]) -> usize {

@@ -141,12 +141,13 @@ pub(super) async fn summary(opened: &Opened, loaded: &Loaded, finished: bool) ->
     };
     let late: u64 = heads.iter().map(|head| head.stats.rows_late).sum();
     println!(
-        "{} {}: {} events read, {} rows published, {late} late, {} dead, {} dropped by filters or a blackhole",
+        "{} {}: {} events read, {} rows published, {} late, {} dead, {} dropped by filters or a blackhole",
         loaded.name,
         if finished { "finished" } else { "stopped; run again to go on" },
         count(total(Role::Lane, |head| head.stats.rows_in)),
         count(total(Role::Publish, |head| head.stats.rows_out)),
-        total(Role::Lane, |head| head.stats.rows_dead),
+        count(late),
+        count(total(Role::Lane, |head| head.stats.rows_dead)),
         count(heads.iter().map(|head| head.stats.rows_dropped).sum()),
     );
     Ok(())

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{ArrayRef, Int8Array, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
+use datafusion::arrow::compute::kernels::cmp::neq;
 use datafusion::arrow::datatypes::{Field, Schema as Columns, SchemaRef};
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::{Column, ScalarValue};
@@ -158,11 +160,10 @@ impl<'a> Reader<'a> {
     }
 
     async fn live(&mut self, stage: StageId, columns: &SchemaRef) -> anyhow::Result<Vec<RecordBatch>> {
-        // Rows that change begin with what happened to them.
-        let skipped = usize::from(self.sink(stage).changes.has_op());
+        let has_op = self.sink(stage).changes.has_op();
         let unsaid = self.unsaid(stage).await?;
         let results = unsaid.iter().flat_map(|unsaid| &unsaid.results);
-        results.map(|rows| Ok(RecordBatch::try_new(SchemaRef::clone(columns), rows.columns()[skipped..].to_vec())?)).collect()
+        results.map(|rows| Ok(RecordBatch::try_new(SchemaRef::clone(columns), stands(rows, has_op)?)?)).collect()
     }
 
     async fn late(&mut self, stage: StageId, columns: &SchemaRef) -> anyhow::Result<Vec<RecordBatch>> {
@@ -205,6 +206,16 @@ impl<'a> Reader<'a> {
         }
         conformed(rows, columns)
     }
+}
+
+/// Columns of those results that are there; rows that change begin with what happened to them.
+fn stands(rows: &RecordBatch, has_op: bool) -> anyhow::Result<Vec<ArrayRef>> {
+    if !has_op {
+        return Ok(rows.columns().to_vec());
+    }
+    let gone = Int8Array::new_scalar(Op::Delete as i8);
+    let rows = filter_record_batch(rows, &neq(rows.column(0), &gone)?)?;
+    Ok(rows.columns()[1..].to_vec())
 }
 
 /// A file by a URL: as a path, brackets and stars in its name would be a pattern.

@@ -2,19 +2,20 @@
 //! why it is given one.
 //!
 //! `FIRING()` above the aggregate becomes the column `__firing` of the output fragment's leaf, passed through to its end; where windows fire
-//! once it is a literal.
+//! once it is a literal. A condition (HAVING) becomes a fragment of its own: a result that met it and does no longer is taken back.
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan, ident, lit};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, ident, lit};
 
 use super::shape::AggregateShape;
 use super::updating::{check_reserved, group_of};
-use super::{CutError, Goal};
+use super::{CutError, Goal, Rewrites, fragment};
 use crate::PlanError;
 use crate::catalog::Table;
 use crate::changes::Changes;
 use crate::functions;
-use crate::job::{Emit, Firing, SourceTable};
+use crate::job::{Emit, Firing, Fragment, SourceTable};
+use crate::window_assign::WindowAssign;
 
 /// Column of the output fragment that says why a result is given.
 pub(super) const FIRING: &str = "__firing";
@@ -34,7 +35,6 @@ pub(super) fn emit(
         Some(_) => "EMIT EVERY gives a window's results more than once".to_owned(),
         None => format!("'allowed-lateness' of {} gives a window's results anew", source.name),
     };
-    refuse_conditions(plan, &about)?;
     if !shape.sets.is_empty() {
         return Err(PlanError::new(format!("{about}: DISTINCT inside aggregates is not supported with it yet"))
             .hint("leave out what makes results change, or group by the column in an INSERT of its own"));
@@ -50,18 +50,65 @@ pub(super) fn refuse_early(goal: Goal<'_>, without: &str, what: &str) -> Result<
     Err(PlanError::new("EMIT EVERY is for windows").hint(format!("leave it out: without {without} each {what}")).into())
 }
 
-/// A result that no longer meets a condition would have to be taken back.
-fn refuse_conditions(plan: &LogicalPlan, about: &str) -> Result<(), PlanError> {
-    let mut node = plan;
-    while !matches!(node, LogicalPlan::Aggregate(_)) {
-        if matches!(node, LogicalPlan::Filter(_)) {
-            return Err(PlanError::new(format!("{about}: a condition on them is not supported yet"))
-                .hint("leave HAVING out and filter where the results are read, or leave out what makes them change"));
+/// What a result must meet to be given.
+pub(super) struct Condition {
+    predicate: Expr,
+    /// What it looks at, above the aggregate.
+    input: LogicalPlan,
+}
+
+impl Condition {
+    /// The condition as the only column over `[__pane, keys.., results..]`.
+    pub(super) fn over(
+        &self,
+        shape: &AggregateShape,
+        aggregate: &Aggregate,
+        assign: &WindowAssign,
+        rewrites: &Rewrites<'_>,
+    ) -> Result<Fragment, CutError> {
+        let input = shape.output(&self.input, aggregate, assign)?;
+        let is_met = self.predicate.clone().is_true().alias("__is_met");
+        let condition = fragment(LogicalPlanBuilder::from(input).project(vec![is_met])?.build()?, rewrites)?;
+        // What the condition does not look at is gone by now.
+        if has_firing(&condition.plan)? {
+            return Err(PlanError::new(format!("{ABOUT_CONDITIONS} cannot ask for FIRING()"))
+                .hint("filter by it where the results are read")
+                .into());
         }
-        match node.inputs().first() {
-            Some(input) => node = input,
-            None => break,
+        Ok(condition)
+    }
+}
+
+const ABOUT_CONDITIONS: &str = "a condition on results that a window gives more than once";
+
+/// Takes `plan`, down to its aggregate, apart from the condition on its results.
+///
+/// - `guards`: whether an expression can fail: a condition may keep it from results that it is not meant for.
+pub(super) fn apart(plan: &LogicalPlan, guards: bool) -> Result<(LogicalPlan, Option<Condition>), CutError> {
+    match plan {
+        LogicalPlan::Aggregate(_) => Ok((plan.clone(), None)),
+        LogicalPlan::Filter(filter) => {
+            let (input, below) = apart(&filter.input, guards)?;
+            refuse_condition(guards, below.is_some())?;
+            let condition = Condition { predicate: filter.predicate.clone(), input: input.clone() };
+            Ok((input, Some(condition)))
         }
+        node => {
+            let inputs = node.inputs();
+            let Some(below) = inputs.first() else { return Ok((node.clone(), None)) };
+            let (input, condition) = apart(below, guards)?;
+            Ok((node.with_new_exprs(node.expressions(), vec![input])?, condition))
+        }
+    }
+}
+
+fn refuse_condition(guards: bool, is_second: bool) -> Result<(), PlanError> {
+    if guards {
+        return Err(PlanError::new(format!("{ABOUT_CONDITIONS}, beside an expression that can fail, is not supported yet"))
+            .hint("leave out what can fail (a division, a cast, a sink's NOT NULL), or filter where the results are read"));
+    }
+    if is_second {
+        return Err(PlanError::new(format!("{ABOUT_CONDITIONS} must be one")).hint("write all of it in HAVING, with AND"));
     }
     Ok(())
 }
@@ -144,8 +191,7 @@ fn is_firing(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.name() == functions::FIRING)
 }
 
-/// Nothing fires without a window, nor before it.
-pub(super) fn refuse_firing(plan: &LogicalPlan) -> Result<(), PlanError> {
+fn has_firing(plan: &LogicalPlan) -> Result<bool, PlanError> {
     let mut found = false;
     let walked = plan.apply(|node| {
         for expr in node.expressions() {
@@ -154,7 +200,12 @@ pub(super) fn refuse_firing(plan: &LogicalPlan) -> Result<(), PlanError> {
         Ok(TreeNodeRecursion::Continue)
     });
     walked.map_err(PlanError::from_engine)?;
-    if found {
+    Ok(found)
+}
+
+/// Nothing fires without a window, nor before it.
+pub(super) fn refuse_firing(plan: &LogicalPlan) -> Result<(), PlanError> {
+    if has_firing(plan)? {
         return Err(PlanError::new("FIRING() says why a window gives a result: there is none here")
             .hint("use it in the SELECT of a query with GROUP BY window_start, window_end, outside of aggregates"));
     }

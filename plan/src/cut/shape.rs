@@ -166,7 +166,7 @@ impl AggregateShape {
     /// The stage of this shape.
     pub(super) fn stage(self, grouping: Grouping, output: Fragment) -> AggregateStage {
         let Self { retracted, keys, specs, sets, .. } = self;
-        AggregateStage { grouping, retracted, keys, aggregates: specs, sets: sets.into_sets(), output }
+        AggregateStage { grouping, retracted, keys, aggregates: specs, condition: None, sets: sets.into_sets(), output }
     }
 
     /// Adds an aggregate; returns its place.

@@ -188,7 +188,7 @@ impl Random {
             let (data_type, expr) = aggregate(&job.columns, draw);
             job.selected.push((format!("a{n}"), data_type, expr));
         }
-        if matches!(shape, Shape::Window | Shape::Updating) && draw.one_in(3) {
+        if draw.one_in(3) {
             job.having = format!("HAVING COUNT(*) % {} <> 0", 2 + draw.below(3));
         }
         if matches!(shape, Shape::Window | Shape::Updating) && draw.one_in(2) {
