@@ -73,7 +73,7 @@ async fn late_rows_are_fed_once_however_often_the_command_is_killed() {
     let arguments = ["--parallelism", "1", "--commit-interval", "1ms", "--durability", "process"];
     let output = case.run(&arguments).output().expect("weir starts");
     assert_ok(&output);
-    assert!(text(&output.stdout).contains("400000 late"), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("400,000 late"), "{}", text(&output.stdout));
 
     with_stream(&case, "song_id BIGINT, user_id BIGINT, play_score DOUBLE, etime TIMESTAMP(3)");
     let mut kills = 0;
