@@ -143,8 +143,9 @@ impl Chunks {
     }
 }
 
-/// Bytes of rows; of a buffer that several arrays share each counts its part, but of those of views all.
-pub(crate) fn slice_bytes(rows: &RecordBatch) -> usize {
+/// Bytes of rows in memory; of a buffer that several arrays share each counts its part, but of those of views all.
+#[must_use]
+pub fn slice_bytes(rows: &RecordBatch) -> usize {
     let bytes = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View | DataType::BinaryView => column.get_array_memory_size(),
         _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),

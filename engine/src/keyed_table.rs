@@ -28,6 +28,7 @@ mod held;
 mod lifetime;
 mod order;
 mod slots;
+mod stretch;
 
 use self::buckets::Buckets;
 use self::held::{Given, HeldTable, Written};
@@ -202,12 +203,12 @@ impl KeyedTable {
 
     /// Folds partial rows, in order; `None` if nothing changed.
     ///
-    /// Cost: O(rows) and O(touched keys), amortised with the logarithm of the table; once it is cut, also what the touched buckets have
-    /// on disk.
+    /// Cost: O(rows) and O(touched keys), amortised with the logarithm of the table; once it is cut, also a look at the hashes of what the
+    /// touched buckets have on disk.
     pub(crate) fn apply(
         &mut self,
         shape: &PaneShape,
-        partials: &[RecordBatch],
+        partials: Vec<RecordBatch>,
         wants_before: bool,
     ) -> Result<Option<Change>, EngineError> {
         let change = match &mut self.place {
@@ -216,7 +217,7 @@ impl KeyedTable {
                 if now != std::mem::replace(turn, now) {
                     rows.sweep(shape, self.lifetime)?;
                 }
-                rows.apply(shape, self.lifetime, partials, wants_before)?
+                rows.apply(shape, self.lifetime, &partials, wants_before)?
             }
             Place::Cut(buckets) => buckets.apply(shape, self.lifetime, partials, wants_before)?,
         };

@@ -33,6 +33,7 @@ mod spill_files;
 mod updating;
 mod window;
 
+pub use chunks::slice_bytes;
 pub use error::EngineError;
 pub use lane::{LaneEpoch, LaneOperator};
 pub use merge::{CheckpointPass, Extent, MergeOperator, Moment};

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::ipc::reader::StreamReader;
+use datafusion::arrow::buffer::Buffer;
+use datafusion::arrow::ipc::reader::{StreamDecoder, StreamReader};
 use datafusion::arrow::ipc::writer::StreamWriter;
 
 use crate::EngineError;
@@ -40,13 +41,20 @@ impl SpillFiles {
     pub(crate) fn append(&mut self, rows: &RecordBatch) -> Result<Run, EngineError> {
         let mut writer = StreamWriter::try_new(Vec::new(), rows.schema_ref())?;
         writer.write(rows)?;
-        let bytes = writer.into_inner()?;
+        self.append_bytes(&writer.into_inner()?)
+    }
+
+    /// Writes bytes that are no rows.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk refuses.
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> Result<Run, EngineError> {
         let failed = |source| EngineError::Spill { place: self.folder.display().to_string(), source };
         let (file, offset) = match self.current.take().filter(|(_, end)| *end < self.file_bytes) {
             Some(current) => current,
             None => (Arc::new(tempfile::tempfile_in(&self.folder).map_err(failed)?), 0),
         };
-        file.write_all_at(&bytes, offset).map_err(failed)?;
+        file.write_all_at(bytes, offset).map_err(failed)?;
         self.current = Some((Arc::clone(&file), offset + bytes.len() as u64));
         Ok(Run { file, offset, bytes: bytes.len() })
     }
@@ -60,6 +68,10 @@ pub(crate) struct Run {
     bytes: usize,
 }
 
+/// Memory that one read after the other uses: as much as the longest run has, taken from the system once.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(Vec<u8>);
+
 impl Run {
     /// Reads the rows.
     ///
@@ -67,8 +79,48 @@ impl Run {
     /// [`EngineError::Spill`] if the disk does not give back what was written.
     pub(crate) fn read(&self) -> Result<Vec<RecordBatch>, EngineError> {
         let mut bytes = vec![0; self.bytes];
-        let read = self.file.read_exact_at(&mut bytes, self.offset);
-        read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })?;
+        self.fill(&mut bytes)?;
         Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// Reads the rows for as long as `look` looks at them: they lie in `scratch`, and what it takes should be copies.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk does not give back what was written; those of `look`.
+    pub(crate) fn look_at<T>(
+        &self,
+        scratch: &mut Scratch,
+        look: impl FnOnce(&[RecordBatch]) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        self.read_bytes(scratch)?;
+        let all = Buffer::from_vec(std::mem::take(&mut scratch.0));
+        let (mut rest, mut rows) = (all.slice_with_length(0, self.bytes), Vec::new());
+        let mut decoder = StreamDecoder::new();
+        while !rest.is_empty() {
+            rows.extend(decoder.decode(&mut rest)?);
+        }
+        let found = look(&rows);
+        drop((rows, rest, decoder));
+        // Not if somebody still looks; the next read takes new memory then.
+        scratch.0 = all.into_vec().unwrap_or_default();
+        found
+    }
+
+    /// Reads what was written as bytes.
+    ///
+    /// # Errors
+    /// [`EngineError::Spill`] if the disk does not give it back.
+    pub(crate) fn read_bytes<'a>(&self, scratch: &'a mut Scratch) -> Result<&'a [u8], EngineError> {
+        if scratch.0.len() < self.bytes {
+            scratch.0.resize(self.bytes, 0);
+        }
+        let bytes = &mut scratch.0[..self.bytes];
+        self.fill(bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), EngineError> {
+        let read = self.file.read_exact_at(bytes, self.offset);
+        read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })
     }
 }

@@ -168,9 +168,9 @@ impl UpdatingOperator {
     /// Ends the batch: folds it and gives what it changed.
     pub(crate) async fn fire(&mut self) -> Result<Vec<RecordBatch>, EngineError> {
         let batch = std::mem::take(&mut self.batch);
-        let batch = self.elements.apply(self.shape.sets(), &self.groups, &batch)?;
+        let batch = self.elements.apply(self.shape.sets(), &self.groups, batch)?;
         let wants_before = self.sees == Sees::BeforeAndAfter;
-        let change = self.table.apply(&self.groups, &batch, wants_before)?;
+        let change = self.table.apply(&self.groups, batch, wants_before)?;
         self.said(change).await
     }
 
@@ -181,7 +181,7 @@ impl UpdatingOperator {
         let partial: Vec<usize> = (0..self.groups.partial_schema.fields().len()).collect();
         while let Some(part) = self.table.store_next(&self.groups, &mut pass)? {
             // Each part has other keys, ascending by key group.
-            let change = KeyedTable::new(&self.groups)?.apply(&self.groups, &[part.project(&partial)?], false)?;
+            let change = KeyedTable::new(&self.groups)?.apply(&self.groups, vec![part.project(&partial)?], false)?;
             given.extend(self.said(change).await?);
         }
         Ok(given)
@@ -207,7 +207,7 @@ impl UpdatingOperator {
             Sees::After => log.of_results(numbers, change.existing),
             Sees::BeforeAndAfter => log.of_pairs(numbers, change.groups(), &self.changes),
         }
-        let rows = take_record_batch(&rows, &UInt32Array::from(log.rows))?;
+        let rows = if log.has_all(rows.num_rows()) { rows } else { take_record_batch(&rows, &UInt32Array::from(log.rows))? };
         let mut columns: Vec<ArrayRef> = rows.columns()[..last].to_vec();
         if self.changes.has_op() {
             columns.insert(0, Arc::new(Int8Array::from(log.ops)));
@@ -234,6 +234,11 @@ impl Log {
     fn push(&mut self, row: u32, op: Op) {
         self.rows.push(row);
         self.ops.push(op as i8);
+    }
+
+    /// Whether it has each of so many rows, in their order.
+    fn has_all(&self, rows: usize) -> bool {
+        self.rows.len() == rows && (0u32..).zip(&self.rows).all(|(number, row)| number == *row)
     }
 
     /// All rows are results after a change.

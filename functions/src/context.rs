@@ -55,8 +55,8 @@ pub struct Tuning {
     pub fired_rows_max: usize,
     /// Memory for the state of each merge shard, and where the rest goes.
     pub state: StateBudget,
-    /// Bytes of exchange segments that a merge shard's batch takes.
-    pub merge_bytes_max: u64,
+    /// Memory that the rows of a merge shard's batch may take; an epoch is never cut.
+    pub merge_bytes_max: usize,
     /// Holders in a row that may vanish from a shard without a commit before it is given up; nobody watches a function.
     pub vanished_max: u32,
     /// When the invocation leaves, monotonic: an epoch is cut for it.
@@ -83,7 +83,7 @@ impl Default for Tuning {
             checkpoints: CheckpointLimits { replay_epochs_max: 64, ..CheckpointLimits::default() },
             fired_rows_max: FIRED_ROWS_MAX,
             state: StateBudget::default(),
-            merge_bytes_max: u64::MAX,
+            merge_bytes_max: 256 << 20,
             vanished_max: u32::MAX,
             leave_at_micros: i64::MAX,
         }
@@ -107,7 +107,7 @@ impl Tuning {
             gathered_bytes_max: (self.gathered_bytes_max >> times).max(1),
             publish_rows_max: (self.publish_rows_max >> times).max(1),
             publish_bytes_max: (self.publish_bytes_max >> times).max(1),
-            merge_bytes_max: (self.merge_bytes_max.min(self.edge_bytes_max) >> times).max(1),
+            merge_bytes_max: (self.merge_bytes_max >> times).max(1),
             rounds_in_flight: 1,
             ..self.clone()
         }
@@ -218,9 +218,9 @@ mod tests {
         let halved = tuning.halved(3);
         assert_eq!(halved.epoch_rows_max, tuning.epoch_rows_max / 8);
         assert_eq!(halved.commit_interval, tuning.commit_interval / 8);
-        assert_eq!(halved.merge_bytes_max, tuning.edge_bytes_max / 8);
+        assert_eq!(halved.merge_bytes_max, tuning.merge_bytes_max / 8);
         assert_eq!((halved.fired_rows_max, halved.lease), (tuning.fired_rows_max, tuning.lease));
-        assert_eq!(tuning.halved(0).merge_bytes_max, u64::MAX);
+        assert_eq!(tuning.halved(0).merge_bytes_max, tuning.merge_bytes_max);
         assert_eq!(Tuning { epoch_rows_max: 1, ..tuning }.halved(u32::MAX).epoch_rows_max, 1);
     }
 }

@@ -15,10 +15,8 @@ use crate::connect::LocalConnectors;
 use crate::context::{Ctx, Stop, Tuning, WarmCache};
 use crate::progress::{Counted, Progress};
 
-/// What an epoch or a step may take, however little memory there is: smaller commits would cost more than they save.
+/// What an epoch, a batch or a step may take, however little memory there is: smaller commits would cost more than they save.
 const EPOCH_BYTES_MIN: usize = 4 << 20;
-/// What a merge shard's batch may read, however little memory there is. Decoded, folded and encoded again it is some ten times as much.
-const MERGE_BYTES_MIN: u64 = 1 << 20;
 
 /// A context with its request counters.
 #[derive(Debug, Clone)]
@@ -114,26 +112,28 @@ fn assemble(
     let objects = Arc::new(Requests::default());
     let store = Arc::new(CountingStore::new(store, Arc::clone(&objects)));
     let table = Arc::new(TableCounts::default());
-    let cache_bytes = usize::try_from(config.memory / 4).unwrap_or(usize::MAX);
+    let part = |part: u64| usize::try_from(config.memory / part).unwrap_or(usize::MAX);
+    let step_bytes = part(16).max(EPOCH_BYTES_MIN);
+    let connectors = LocalConnectors::new(Arc::clone(&clock), fsync).with_file_bytes_max(step_bytes as u64);
     let ctx = Ctx {
         objects: store,
         table: Arc::new(CountingTable::new(inner, Arc::clone(&table))),
-        connectors: Arc::new(LocalConnectors::new(Arc::clone(&clock), fsync)),
+        connectors: Arc::new(connectors),
         clock,
         ids,
         owner,
         liveness,
-        cache: Arc::new(SegmentCache::new(cache_bytes)),
+        cache: Arc::new(SegmentCache::new(part(8))),
         // As much as open windows may take in all.
-        warm: Arc::new(WarmCache::new(usize::try_from(config.memory / 2).unwrap_or(usize::MAX))),
+        warm: Arc::new(WarmCache::new(part(2))),
         progress: Arc::new(Progress::default()),
         tuning: Tuning {
             commit_interval: config.commit_interval,
             lease: config.lease,
             state: state_budget(config),
             gathered_bytes_max: epoch_budget(config),
-            publish_bytes_max: usize::try_from(config.memory / 16).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN),
-            merge_bytes_max: (config.memory / 16).max(MERGE_BYTES_MIN),
+            publish_bytes_max: step_bytes,
+            merge_bytes_max: epoch_budget(config),
             // Receivers of the same worker hold what they have not taken yet, unpacked.
             edge_bytes_max: (config.memory / 8 / u64::from(config.parallelism())).min(Tuning::default().edge_bytes_max),
             ..Tuning::default()
@@ -151,8 +151,9 @@ fn state_budget(config: &Config) -> StateBudget {
     StateBudget { bytes_max, folder, ..StateBudget::default() }
 }
 
-/// A sixteenth of the memory for what lanes gather, shared alike: it is copied when it is sent.
+/// A sixteenth of the memory for what lanes gather, shared alike, and one for what merge shards take: it is copied when it is folded,
+/// and when it is sent.
 fn epoch_budget(config: &Config) -> usize {
-    let lanes = u64::from(config.parallelism());
-    usize::try_from(config.memory / 16 / lanes).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN)
+    let shards = u64::from(config.parallelism());
+    usize::try_from(config.memory / 16 / shards).unwrap_or(usize::MAX).max(EPOCH_BYTES_MIN)
 }

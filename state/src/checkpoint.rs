@@ -13,11 +13,12 @@
 //! A row group is a run of whole batches: small panes share one. A state larger than [`PART_BYTES`] has several objects, in order.
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use object_store::ObjectStore;
 use weir_model::{SegmentKind, SegmentRef, ShardId};
 
-use crate::segment::{self, EncodedSegment, SegmentMeta};
+use crate::segment::{self, EncodedSegment, SegmentMeta, SegmentWriter};
 use crate::{SegmentCache, StateError};
 
 /// Bytes of rows in memory past which an object ends.
@@ -26,39 +27,72 @@ pub const PART_BYTES: usize = 64 << 20;
 /// Rows past which a run of panes ends.
 const RUN_ROWS: usize = 1 << 20;
 
-/// Encodes rows of `shard`'s open panes, ascending by pane and key group; `None` if there are no rows: an empty state needs no object.
-///
-/// # Errors
-/// [`StateError::Unstorable`] for a type that Parquet cannot hold; [`StateError::Parquet`] or [`StateError::Arrow`] for batches with
-/// other columns.
-pub fn encode(
-    schema: &SchemaRef,
-    plan: u32,
+/// Rows that are encoded at a time: those of small panes wait for others.
+const WAITING_ROWS: usize = 1 << 13;
+
+/// One of a checkpoint's objects on its way: rows are encoded as they come, so that it never holds many of them.
+#[derive(Debug)]
+pub struct PartWriter {
+    schema: SchemaRef,
+    meta: SegmentMeta,
     shard: ShardId,
-    panes: &[RecordBatch],
-) -> Result<Option<EncodedSegment>, StateError> {
-    let runs: Vec<(ShardId, Vec<RecordBatch>)> = runs(panes).into_iter().map(|run| (shard, run)).collect();
-    if runs.is_empty() {
-        return Ok(None);
-    }
-    segment::encode(schema, SegmentMeta { kind: SegmentKind::Checkpoint, plan }, &runs).map(Some)
+    waiting: Vec<RecordBatch>,
+    waiting_rows: usize,
+    /// `None` before the first rows.
+    writer: Option<SegmentWriter>,
+    /// Of all rows, in memory.
+    bytes: usize,
 }
 
-/// Whole panes in runs of at least [`RUN_ROWS`] rows, but for the last.
-fn runs(panes: &[RecordBatch]) -> Vec<Vec<RecordBatch>> {
-    let mut runs: Vec<Vec<RecordBatch>> = Vec::new();
-    let mut rows = RUN_ROWS;
-    for pane in panes.iter().filter(|pane| pane.num_rows() > 0) {
-        match runs.last_mut() {
-            Some(run) if rows < RUN_ROWS => run.push(pane.clone()),
-            _ => {
-                runs.push(vec![pane.clone()]);
-                rows = 0;
-            }
-        }
-        rows += pane.num_rows();
+impl PartWriter {
+    /// - `schema`: columns of the rows. - `plan`: version of the plan that writes them.
+    #[must_use]
+    pub fn new(schema: &SchemaRef, plan: u32, shard: ShardId) -> Self {
+        let (schema, meta) = (SchemaRef::clone(schema), SegmentMeta { kind: SegmentKind::Checkpoint, plan });
+        Self { schema, meta, shard, waiting: Vec::new(), waiting_rows: 0, writer: None, bytes: 0 }
     }
-    runs
+
+    /// Takes rows of open panes, ascending by pane and key group.
+    ///
+    /// # Errors
+    /// [`StateError::Unstorable`] for a type that Parquet cannot hold; [`StateError::Parquet`] or [`StateError::Arrow`] for other columns.
+    pub fn push(&mut self, rows: RecordBatch) -> Result<(), StateError> {
+        self.bytes += rows.get_array_memory_size();
+        self.waiting_rows += rows.num_rows();
+        self.waiting.push(rows);
+        if self.waiting_rows < WAITING_ROWS { Ok(()) } else { self.encode() }
+    }
+
+    /// Whether the next rows belong into another object.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes >= PART_BYTES
+    }
+
+    /// Ends the object; `None` if there were no rows: an empty state needs none.
+    ///
+    /// # Errors
+    /// Those of [`Self::push`].
+    pub fn finish(mut self) -> Result<Option<EncodedSegment>, StateError> {
+        self.encode()?;
+        let Some(mut writer) = self.writer else { return Ok(None) };
+        writer.end_group(self.shard)?;
+        writer.finish().map(Some)
+    }
+
+    fn encode(&mut self) -> Result<(), StateError> {
+        self.waiting_rows = 0;
+        let rows = concat_batches(&self.schema, &std::mem::take(&mut self.waiting))?;
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(SegmentWriter::new(&self.schema, self.meta, Some(&rows))?),
+        };
+        writer.write(&rows)?;
+        if writer.rows() >= RUN_ROWS { writer.end_group(self.shard) } else { Ok(()) }
+    }
 }
 
 /// Reads the rows of one of a checkpoint's objects, in the order they were given. One GET.
@@ -93,12 +127,18 @@ mod tests {
         .unwrap()
     }
 
+    fn encoded(schema: &SchemaRef, panes: &[RecordBatch]) -> Option<EncodedSegment> {
+        let mut part = PartWriter::new(schema, 1, ShardId(4));
+        panes.iter().for_each(|pane| part.push(pane.clone()).unwrap());
+        part.finish().unwrap()
+    }
+
     #[tokio::test]
     async fn panes_come_back_whole_and_in_order_in_one_get() {
         for sizes in [vec![1], vec![20_000, 3, 3, 9_000, 1], vec![10; 3_000], vec![100_000, 100_000]] {
             let panes: Vec<RecordBatch> = sizes.iter().zip(-2..).map(|(rows, number)| pane(number, *rows)).collect();
             let schema = panes[0].schema();
-            let encoded = encode(&schema, 1, ShardId(4), &panes).unwrap().unwrap();
+            let encoded = encoded(&schema, &panes).unwrap();
             let store = CountingStore::new(Arc::new(InMemory::new()), Arc::default());
             put(&store, "c", encoded.bytes.clone()).await.unwrap();
             let object = encoded.reference(SegmentKind::Checkpoint, "c".to_owned());
@@ -113,13 +153,13 @@ mod tests {
     #[tokio::test]
     async fn an_empty_state_needs_no_object() {
         let schema = pane(0, 1).schema();
-        assert_eq!(encode(&schema, 1, ShardId(0), &[]).unwrap(), None);
-        assert_eq!(encode(&schema, 1, ShardId(0), &[pane(0, 1).slice(0, 0)]).unwrap(), None);
+        assert_eq!(encoded(&schema, &[]), None);
+        assert_eq!(encoded(&schema, &[pane(0, 1).slice(0, 0)]), None);
     }
 
     #[tokio::test]
     async fn a_checkpoint_of_other_columns_is_refused() {
-        let encoded = encode(&pane(0, 1).schema(), 1, ShardId(0), &[pane(0, 1)]).unwrap().unwrap();
+        let encoded = encoded(&pane(0, 1).schema(), &[pane(0, 1)]).unwrap();
         let store = InMemory::new();
         put(&store, "c", encoded.bytes.clone()).await.unwrap();
         let other = pane(0, 1).project(&[0, 1]).unwrap().schema();

@@ -28,6 +28,7 @@ mod write;
 pub use read::{decode, read_as, read_for, read_for_all};
 pub use schema::{check_schema, fingerprint, unstorable};
 pub use write::encode;
+pub(crate) use write::SegmentWriter;
 
 use bytes::Bytes;
 use weir_model::{RowGroupRef, SegmentKind, SegmentRef};

@@ -40,8 +40,8 @@ pub use snapshot::{SnapshotOutcome, Snapshots, Stands};
 const GROW_BYTES: u64 = 1 << 20;
 /// A larger file grows only by steps of at least this part of it.
 const GROW_PART: u64 = 8;
-/// A file at least this large never grows.
-const FILE_BYTES_DEFAULT: u64 = 128 << 20;
+/// A file at least this large never grows, where nothing else is said.
+pub const FILE_BYTES_DEFAULT: u64 = 128 << 20;
 
 /// Known keys: `path`, `format`, the size at which a file is full, and the changes before which a changelog has no snapshot.
 const OPTIONS: [&str; 5] = ["connector", "path", "format", "sink.rolling-policy.file-size", SNAPSHOT_MIN];
@@ -61,7 +61,10 @@ pub struct FileTarget {
     schema: SchemaRef,
     shard: ShardKey,
     owner: OwnerId,
-    file_bytes_max: u64,
+    /// As the table says.
+    file_bytes_max: Option<u64>,
+    /// If it says nothing.
+    file_bytes_default: u64,
     /// Places of the key's columns, if rows are changes by key.
     key: Option<Vec<usize>>,
     /// Changes before the first snapshot.
@@ -107,7 +110,7 @@ impl FileTarget {
         let folder = PathBuf::from(local_path(options)?);
         let format = format(options)?;
         encode::check(format, &schema).map_err(|message| options.error(message))?;
-        let file_bytes_max = options.bytes("sink.rolling-policy.file-size")?.unwrap_or(FILE_BYTES_DEFAULT);
+        let (file_bytes_max, file_bytes_default) = (options.bytes("sink.rolling-policy.file-size")?, FILE_BYTES_DEFAULT);
         let staging = folder.join(STAGING);
         let snapshot_changes_min = options.number(SNAPSHOT_MIN)?;
         if snapshot_changes_min.is_some() && format != Format::Parquet {
@@ -117,13 +120,32 @@ impl FileTarget {
         }
         let snapshot_changes_min = snapshot_changes_min.unwrap_or(snapshot::CHANGES_MIN_DEFAULT);
         let owner = OwnerId(0);
-        Ok(Self { folder, staging, format, schema, shard, owner, file_bytes_max, key: None, snapshot_changes_min, fsync })
+        let key = None;
+        Ok(Self {
+            folder,
+            staging,
+            format,
+            schema,
+            shard,
+            owner,
+            file_bytes_max,
+            file_bytes_default,
+            key,
+            snapshot_changes_min,
+            fsync,
+        })
     }
 
     /// The same target, whose rows are changes of what has the key at these places; they end in `op` and `epoch`.
     #[must_use]
     pub fn keyed_by(self, key: Vec<usize>) -> Self {
         Self { key: Some(key), ..self }
+    }
+
+    /// The same target, but a file of `bytes` never grows, unless the table says another size: a step holds the whole file.
+    #[must_use]
+    pub fn with_file_bytes_default(self, bytes: u64) -> Self {
+        Self { file_bytes_default: bytes, ..self }
     }
 
     /// The same target as `owner` sees it: its staging folders are no other owner's.
@@ -186,7 +208,8 @@ impl FileTarget {
     #[must_use]
     pub fn plan(&self, state: &PublishState, bytes: u64) -> Step {
         let size = state.file_bytes;
-        let grows = size > 0 && size < self.file_bytes_max && (size < GROW_BYTES || size <= bytes.saturating_mul(GROW_PART));
+        let file_bytes_max = self.file_bytes_max.unwrap_or(self.file_bytes_default);
+        let grows = size > 0 && size < file_bytes_max && (size < GROW_BYTES || size <= bytes.saturating_mul(GROW_PART));
         let next =
             Step { number: state.file_number + 1, file: self.file_name(state.file_number + 1), bytes_before: 0, rows_before: 0 };
         let same = Step {

@@ -92,16 +92,16 @@ impl ElementTables {
         &mut self,
         sets: &Sets,
         groups: &PaneShape,
-        partials: &[RecordBatch],
+        partials: Vec<RecordBatch>,
     ) -> Result<Vec<RecordBatch>, EngineError> {
         let mut rows = Vec::with_capacity(partials.len() + self.0.len());
         let mut elements: Vec<Vec<RecordBatch>> = vec![Vec::new(); self.0.len()];
         for partial in partials {
-            let parts = sets.split(partial)?;
+            let parts = sets.split(&partial)?;
             rows.push(parts.groups);
             elements.iter_mut().zip(parts.elements).for_each(|(all, of_set)| all.push(of_set));
         }
-        for (set, (table, elements)) in self.0.iter_mut().zip(&elements).enumerate() {
+        for (set, (table, elements)) in self.0.iter_mut().zip(elements).enumerate() {
             let Some(change) = table.rows.apply(&table.shape, elements, true)? else { continue };
             if table.shape.counts_rows() {
                 rows.extend(told_flips(groups, set, &change)?);

@@ -1,15 +1,17 @@
 //! A keyed table that has no room in memory: cut by key group into buckets, of which some are held and the others lie on disk.
 //!
 //! ```text
-//! batch --by bucket--> bucket on disk --read, as it was written--> held: index and rows --apply--> changes, one bucket after the other
-//!                             ^                                         |
-//!                             `--- rows written since it was read ------'   all of them once the disk has twice as many as there are keys
+//!                        few of its rows: --ask by hash ([`super::stretch`])--> a small table of the touched rows --+
+//! batch --by bucket-->                                                                                              |--apply--> changes
+//!                        many of them: --read, as it was written--> held: index and all rows -----------------------+
+//!                             ^                                                                                     |
+//!                             `--- rows written since; all anew once the disk has twice as many as there are keys --'
 //! ```
-//! Each touched bucket is read once a batch, so large batches cost least: the longer a batch takes, the larger is the next. What a batch
-//! did last is spilled first: batches touch buckets in ascending order, so those that stay are there when the next one comes.
+//! The hashes of each touched bucket are read once a batch, so large batches cost least. Of the buckets that are held what a batch did last
+//! is spilled first: batches touch buckets in ascending order, so those that stay are there when the next one comes.
 //!
-//! A bucket comes back with its rows in the order in which they were written, and changes are told by key group: which buckets are held
-//! changes no bit of results or checkpoints (R1).
+//! A bucket's rows lie in the order in which they were written, and changes are told by key group: which buckets are held, and which are
+//! asked, changes no bit of results or checkpoints (R1).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,13 +22,14 @@ use weir_state::key_sort::sorted_by_key_group;
 
 use super::held::{HeldTable, Part, Written};
 use super::lifetime::Lifetime;
+use super::stretch::{Stretch, StretchFiles};
 use super::{Change, PASS_ROWS, TablePass};
 use crate::EngineError;
 use crate::chunks::slice_bytes;
 use crate::merge::Extent;
 use crate::open_panes::StateBudget;
 use crate::pane_table::PaneShape;
-use crate::spill_files::{Run, SpillFiles};
+use crate::spill_files::SpillFiles;
 
 /// Parts of a table that are held one by one.
 const BUCKETS: usize = 256;
@@ -34,8 +37,10 @@ const BUCKETS: usize = 256;
 const FILE_BYTES: u64 = 64 << 20;
 /// About what the index takes of each key.
 const INDEX_BYTES: usize = 48;
-/// Times that a bucket's new rows are written behind its others; then it is written anew.
-const APPENDED_MAX: usize = 16;
+/// Times that a bucket's new rows are written behind its others; then it is written anew. Not all buckets with the same batch.
+const APPENDED_MAX: usize = 32;
+/// Rows that a bucket has on disk for each that a batch brings, from which on it is asked and not read.
+const ASKED_FROM: usize = 4;
 
 /// Buckets by number: ascending key groups.
 pub(super) struct Buckets {
@@ -43,7 +48,7 @@ pub(super) struct Buckets {
     /// First key group and key groups of all buckets.
     range: (u16, u16),
     buckets: Vec<Bucket>,
-    files: SpillFiles,
+    files: StretchFiles,
     bytes_max: usize,
     /// Bytes of all buckets that are held.
     held: usize,
@@ -69,7 +74,7 @@ struct Held {
 /// Rows on disk, later ones in the place of earlier ones of their keys.
 #[derive(Default)]
 struct Disk {
-    runs: Vec<(Written, Run)>,
+    stretches: Vec<Stretch>,
     rows: usize,
     /// Times that rows were appended.
     appended: usize,
@@ -95,7 +100,7 @@ impl Buckets {
         let (unchanged, changed) = table.living_slots(lifetime, Part::All)?;
         let unchanged = table.by_key_group(shape, &unchanged)?;
         let changed = table.by_key_group(shape, &changed)?;
-        let mut buckets = Self::new(table.schema(), budget.range(shape), budget);
+        let mut buckets = Self::new(shape, table.schema(), budget);
         for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
             for part in slots.chunks(PASS_ROWS) {
                 buckets.append(shape, &table.gather(part)?, written)?;
@@ -107,10 +112,13 @@ impl Buckets {
         Ok(buckets)
     }
 
-    fn new(schema: &SchemaRef, range: (u16, u16), budget: &StateBudget) -> Self {
+    fn new(shape: &PaneShape, schema: &SchemaRef, budget: &StateBudget) -> Self {
         let files = SpillFiles::new(PathBuf::clone(&budget.folder)).with_file_bytes(FILE_BYTES);
-        let buckets = (0..BUCKETS).map(|_| Bucket::default()).collect();
-        Self { schema: SchemaRef::clone(schema), range, buckets, files, bytes_max: budget.bytes_max, held: 0, uses: 0 }
+        let files = StretchFiles::new(files, 2..2 + shape.key_count());
+        let disk = |number| Disk { appended: number % APPENDED_MAX, ..Disk::default() };
+        let buckets = (0..BUCKETS).map(|number| Bucket { disk: disk(number), ..Bucket::default() }).collect();
+        let (range, bytes_max) = (budget.range(shape), budget.bytes_max);
+        Self { schema: SchemaRef::clone(schema), range, buckets, files, bytes_max, held: 0, uses: 0 }
     }
 
     pub(super) fn groups(&self) -> usize {
@@ -130,22 +138,62 @@ impl Buckets {
         &mut self,
         shape: &PaneShape,
         lifetime: Lifetime,
-        partials: &[RecordBatch],
+        partials: Vec<RecordBatch>,
         wants_before: bool,
     ) -> Result<Option<Change>, EngineError> {
         self.sweep(shape, lifetime)?;
         let mut under_way: usize = partials.iter().map(slice_bytes).sum();
         let mut changes = Vec::new();
-        for (bucket, rows) in self.split(shape, partials)? {
-            self.hold(shape, lifetime, bucket, under_way)?;
-            let Some(held) = &mut self.buckets[bucket].held else { continue };
-            let change = held.rows.apply(shape, lifetime, &rows, wants_before)?;
+        let parts = self.split(shape, &partials)?;
+        drop(partials);
+        for (bucket, rows) in parts {
+            let change = if self.is_asked(shape, bucket, &rows) {
+                self.ask(shape, lifetime, bucket, &rows, wants_before)?
+            } else {
+                self.hold(shape, lifetime, bucket, under_way)?;
+                let Some(held) = &mut self.buckets[bucket].held else { continue };
+                held.rows.apply(shape, lifetime, &rows, wants_before)?
+            };
             under_way += change.as_ref().map_or(0, Change::bytes);
             changes.extend(change);
             self.measure(bucket);
         }
         self.make_room_beside_one(lifetime)?;
         Change::joined(changes)
+    }
+
+    /// Whether of a bucket only the touched rows are read. An order of all its values needs all of them.
+    fn is_asked(&self, shape: &PaneShape, number: usize, rows: &[RecordBatch]) -> bool {
+        let Bucket { disk, held, .. } = &self.buckets[number];
+        let touched: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        held.is_none() && !shape.is_ordered() && disk.rows >= ASKED_FROM * touched && !disk.is_long(touched, disk.groups)
+    }
+
+    /// Folds rows into those of their keys that a bucket has on disk, and writes what is new behind them.
+    fn ask(
+        &mut self,
+        shape: &PaneShape,
+        lifetime: Lifetime,
+        number: usize,
+        rows: &[RecordBatch],
+        wants_before: bool,
+    ) -> Result<Option<Change>, EngineError> {
+        let disk = &mut self.buckets[number].disk;
+        let sought = self.files.sought(rows)?;
+        let mut table = HeldTable::new(shape, &self.schema)?;
+        for stretch in &disk.stretches {
+            if let Some(found) = self.files.find(stretch, &sought)? {
+                table.restore(shape, &found, stretch.written)?;
+            }
+        }
+        table.saved();
+        let (groups, changed) = (table.groups(), table.changed());
+        let change = table.apply(shape, lifetime, rows, wants_before)?;
+        disk.appended += usize::from(table.unsaved() > 0);
+        disk.append_rows(&mut self.files, lifetime, &table, Part::Unsaved)?;
+        disk.groups += table.groups() - groups;
+        disk.changed += table.changed() - changed;
+        Ok(change)
     }
 
     /// Puts rows of a checkpoint in the place of earlier ones of their keys, without reading these.
@@ -251,11 +299,9 @@ impl Buckets {
     fn append(&mut self, shape: &PaneShape, rows: &RecordBatch, written: Written) -> Result<(), EngineError> {
         for (bucket, part) in self.parts(shape, rows)? {
             let disk = &mut self.buckets[bucket].disk;
-            disk.runs.push((written, self.files.append(&part)?));
-            disk.rows += part.num_rows();
+            disk.append(&mut self.files, &part, written)?;
             disk.groups += part.num_rows();
             disk.changed += if written == Written::SinceCheckpoint { part.num_rows() } else { 0 };
-            disk.bytes += slice_bytes(&part) + part.num_rows() * INDEX_BYTES;
         }
         Ok(())
     }
@@ -281,10 +327,10 @@ impl Buckets {
     /// Reads what is on disk; of what has changed only that.
     fn read(&self, shape: &PaneShape, disk: &Disk, extent: Extent) -> Result<HeldTable, EngineError> {
         let mut table = HeldTable::new(shape, &self.schema)?;
-        for (written, run) in &disk.runs {
-            if extent == Extent::Whole || *written == Written::SinceCheckpoint {
-                for rows in run.read()? {
-                    table.restore(shape, &rows, *written)?;
+        for stretch in &disk.stretches {
+            if extent == Extent::Whole || stretch.written == Written::SinceCheckpoint {
+                for rows in stretch.read()? {
+                    table.restore(shape, &rows, stretch.written)?;
                 }
             }
         }
@@ -344,7 +390,7 @@ impl Bucket {
     /// A checkpoint has all of it.
     fn checkpointed(&mut self) {
         self.disk.changed = 0;
-        self.disk.runs.iter_mut().for_each(|(written, _)| *written = Written::BeforeCheckpoint);
+        self.disk.stretches.iter_mut().for_each(|stretch| stretch.written = Written::BeforeCheckpoint);
         if let Some(held) = &mut self.held {
             held.rows.checkpointed();
         }
@@ -352,22 +398,47 @@ impl Bucket {
 }
 
 impl Disk {
+    /// Whether it has become so long that it should be written anew.
+    ///
+    /// - `more`: rows that are to be appended. - `groups`: keys.
+    fn is_long(&self, more: usize, groups: usize) -> bool {
+        self.appended >= APPENDED_MAX || self.rows + more > 2 * groups
+    }
+
     /// Writes what a held bucket has and the disk has not, or all of it once that is shorter to read.
-    fn take(&mut self, files: &mut SpillFiles, lifetime: Lifetime, held: &HeldTable) -> Result<(), EngineError> {
-        let is_long = self.appended >= APPENDED_MAX || self.rows + held.unsaved() > 2 * held.groups();
-        let part = if self.runs.is_empty() || is_long { Part::All } else { Part::Unsaved };
-        match part {
-            Part::All => *self = Self::default(),
-            Part::Unsaved => self.appended += usize::from(held.unsaved() > 0),
-        }
-        let (unchanged, changed) = held.living_slots(lifetime, part)?;
-        for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
-            for part in slots.chunks(PASS_ROWS) {
-                self.runs.push((written, files.append(&held.gather(part)?)?));
-                self.rows += part.len();
-            }
+    fn take(&mut self, files: &mut StretchFiles, lifetime: Lifetime, held: &HeldTable) -> Result<(), EngineError> {
+        if self.stretches.is_empty() || self.is_long(held.unsaved(), held.groups()) {
+            *self = Self::default();
+            self.append_rows(files, lifetime, held, Part::All)?;
+        } else {
+            self.appended += usize::from(held.unsaved() > 0);
+            self.append_rows(files, lifetime, held, Part::Unsaved)?;
         }
         (self.groups, self.changed, self.bytes) = (held.groups(), held.changed(), held.bytes());
+        Ok(())
+    }
+
+    /// Writes rows of `table` behind its own.
+    fn append_rows(
+        &mut self,
+        files: &mut StretchFiles,
+        lifetime: Lifetime,
+        table: &HeldTable,
+        part: Part,
+    ) -> Result<(), EngineError> {
+        let (unchanged, changed) = table.living_slots(lifetime, part)?;
+        for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
+            for part in slots.chunks(PASS_ROWS) {
+                self.append(files, &table.gather(part)?, written)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, files: &mut StretchFiles, rows: &RecordBatch, written: Written) -> Result<(), EngineError> {
+        self.stretches.push(files.write(rows, written)?);
+        self.rows += rows.num_rows();
+        self.bytes += slice_bytes(rows) + rows.num_rows() * INDEX_BYTES;
         Ok(())
     }
 }

@@ -6,12 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use datafusion::arrow::array::RecordBatch;
 use weir_engine::Extent;
 use weir_model::decide::{CheckpointDecision, ReplayCost, decide_checkpoint};
 use weir_model::head::{CheckpointRef, InputState};
 use weir_model::{SegmentKind, SegmentRef, Watermark};
-use weir_state::checkpoint;
+use weir_state::checkpoint::PartWriter;
 use weir_state::paths::{self, Folder};
 
 use super::WorkerError;
@@ -145,36 +144,31 @@ impl MergeShard {
     ) -> Result<Vec<SegmentRef>, WorkerError> {
         let mut pass = self.operator.begin_checkpoint(extent);
         let mut objects = Vec::new();
-        let (mut part, mut bytes) = (Vec::new(), 0);
+        let mut part = self.new_part(loaded);
         while let Some(rows) = self.operator.checkpoint(&mut pass)? {
-            bytes += rows.get_array_memory_size();
-            part.push(rows);
-            if bytes >= checkpoint::PART_BYTES {
-                if let Some((object, encoded)) = self.encoded(ctx, loaded, &part)? {
+            part.push(rows)?;
+            if part.is_full() {
+                let full = std::mem::replace(&mut part, self.new_part(loaded));
+                if let Some((object, encoded)) = self.encoded(ctx, full)? {
                     put(ctx, object.object.clone(), encoded).await?;
                     objects.push(object);
                 }
-                (part, bytes) = (Vec::new(), 0);
             }
         }
-        if let Some((object, encoded)) = self.encoded(ctx, loaded, &part)? {
+        if let Some((object, encoded)) = self.encoded(ctx, part)? {
             round.uploads.push((object.object.clone(), encoded));
             objects.push(object);
         }
         Ok(objects)
     }
 
-    fn encoded(
-        &self,
-        ctx: &Ctx,
-        loaded: &Loaded,
-        rows: &[RecordBatch],
-    ) -> Result<Option<(SegmentRef, bytes::Bytes)>, WorkerError> {
-        let shard = self.head.shard;
-        let Some(encoded) = checkpoint::encode(self.operator.state_schema(), loaded.plan_version, shard.shard, rows)? else {
-            return Ok(None);
-        };
-        let name = paths::object(Folder::State, ctx.ids.object(), shard, self.head.generation);
+    fn new_part(&self, loaded: &Loaded) -> PartWriter {
+        PartWriter::new(self.operator.state_schema(), loaded.plan_version, self.head.shard.shard)
+    }
+
+    fn encoded(&self, ctx: &Ctx, part: PartWriter) -> Result<Option<(SegmentRef, bytes::Bytes)>, WorkerError> {
+        let Some(encoded) = part.finish()? else { return Ok(None) };
+        let name = paths::object(Folder::State, ctx.ids.object(), self.head.shard, self.head.generation);
         Ok(Some((encoded.reference(SegmentKind::Checkpoint, name), encoded.bytes)))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use weir_engine::{MergeOperator, Moment, StateBudget};
+use weir_engine::{MergeOperator, Moment, StateBudget, slice_bytes};
 use weir_model::check_invariant;
 use weir_model::decide::{Run, activity_after, cache_is_valid, combined, decide_run};
 use weir_model::head::InputState;
@@ -78,6 +78,13 @@ impl EarlyClock {
 pub(super) struct EpochInput {
     pub(super) partials: Vec<RecordBatch>,
     pub(super) behind: Vec<RecordBatch>,
+}
+
+impl EpochInput {
+    /// Memory that its rows take; what several share each counts its part.
+    fn bytes(&self) -> usize {
+        self.partials.iter().chain(&self.behind).map(slice_bytes).sum()
+    }
 }
 
 impl MergeShard {
@@ -186,6 +193,7 @@ impl MergeShard {
         let states: Vec<InputState> = self.upstream.iter().map(|upstream| upstream.consumed).collect();
         let after = combined(self.head.watermark, states.iter().map(|state| (state.watermark, state.activity)));
         let late = fold(&mut self.operator, &input, self.head.watermark).await?;
+        drop(input);
         let rows = self.operator.fire(Moment { after: after.watermark, early }).await?;
         let executed = ctx.clock.monotonic_micros();
         if early {
@@ -237,8 +245,8 @@ impl MergeShard {
         Ok(Some(Fed { from: self.head.shard, entry, rows: Arc::new(handed) }))
     }
 
-    /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2); after holders that vanished not more than a few
-    /// bytes of each, and the rest with the next batch: the cuts say which (R1).
+    /// Everything known and not consumed, upstream by upstream, epoch by epoch (R2), up to the memory for a batch; the rest comes with the
+    /// next one: the cuts say which (R1).
     async fn take_unread(
         &mut self,
         ctx: &Ctx,
@@ -246,16 +254,17 @@ impl MergeShard {
         let receiver = self.head.shard.shard;
         let (mut input, mut cuts, mut inputs) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut rows, mut bytes) = (0, 0);
-        let share = ctx.tuning.merge_bytes_max / (self.upstream.len() as u64).max(1);
+        let share = (ctx.tuning.merge_bytes_max / self.upstream.len().max(1)).max(1);
         for upstream in &mut self.upstream {
             let (view, before) = (upstream.view(receiver), upstream.consumed);
             let mut taken = 0;
-            while (taken == 0 || taken < share)
+            while taken < share
                 && let Some(unread) = upstream.unread.pop_front()
             {
-                taken += unread.entry.segments.iter().map(|segment| segment.bytes).sum::<u64>().max(1);
                 check_invariant!(Cc1, unread.entry.epoch == upstream.consumed.epoch.next(), "{} skips an epoch", upstream.shard);
-                input.push(epoch_input(ctx, &unread, receiver).await?);
+                let epoch = epoch_input(ctx, &unread, receiver).await?;
+                taken += epoch.bytes();
+                input.push(epoch);
                 let entry = &unread.entry;
                 upstream.consumed = InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
             }

@@ -121,8 +121,9 @@ impl PublisherShard {
         if let Some(pending) = state.pending.take() {
             match self.carry_out(ctx, sink, &pending).await? {
                 Some(StepOutcome::Done { bytes_after }) => {
-                    let visible = || Traced::Visible { rows: self.rows.clone().unwrap_or_default() };
-                    ctx.progress.trace.note(ctx.clock.as_ref(), visible);
+                    // The next step's rows are read with these out of memory.
+                    let rows = self.rows.take().unwrap_or_default();
+                    ctx.progress.trace.note(ctx.clock.as_ref(), || Traced::Visible { rows });
                     ctx.progress.published.add(pending.rows);
                     state = PublishState {
                         file_number: pending.number,
@@ -278,7 +279,6 @@ impl PublisherShard {
             stats.rows_out = pending.rows;
             inputs.extend(pending.upto);
         }
-        self.rows = None;
         let reached = self.upstream.iter().map(|upstream| (upstream.shard.to_string(), upstream.consumed)).collect();
         if next.is_empty() {
             inputs.extend::<BTreeMap<_, _>>(reached);

@@ -90,6 +90,7 @@ impl Replay<'_> {
             let began = clock.monotonic_micros();
             let (input, bytes) = self.read(&entry.recipe).await?;
             let late = self.fold(&entry.recipe, &input, operator).await?;
+            drop(input);
             let (published, _) = self.fire(&entry.recipe, &late, operator).await?;
             self.compare(entry, &published)?;
             pending.add(bytes, clock.monotonic_micros() - began, entry.recipe.now_micros);

@@ -39,23 +39,59 @@ pub fn encode(
     meta: SegmentMeta,
     groups: &[(ShardId, Vec<RecordBatch>)],
 ) -> Result<EncodedSegment, StateError> {
-    let fingerprint = fingerprint(schema)?;
     let groups = joined(schema, groups)?;
-    let mut writer = ArrowWriter::try_new(
-        Vec::with_capacity(1 << 16),
-        Arc::clone(schema),
-        Some(properties(schema, meta, fingerprint, &groups)),
-    )?;
-    let mut refs = Vec::with_capacity(groups.len());
+    let sample = groups.iter().map(|(_, rows)| rows).find(|rows| rows.num_rows() >= SAMPLE_ROWS);
+    let mut writer = SegmentWriter::new(schema, meta, sample)?;
     for (receiver, rows) in &groups {
         writer.write(rows)?;
-        writer.flush()?;
-        refs.push(row_group(refs.len(), *receiver, rows.num_rows())?);
+        writer.end_group(*receiver)?;
     }
-    let bytes = Bytes::from(writer.into_inner()?);
-    let footer_bytes = footer_bytes(&bytes).ok_or_else(|| general("the writer left no footer"))?;
-    let data = &bytes[..bytes.len() - footer_bytes as usize];
-    Ok(EncodedSegment { digest: xxh3_64(data), footer_bytes, groups: refs, bytes })
+    writer.finish()
+}
+
+/// A segment on its way: of what was written it holds the encoded form alone.
+#[derive(Debug)]
+pub(crate) struct SegmentWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    groups: Vec<RowGroupRef>,
+    /// Of the row group under way.
+    rows: usize,
+}
+
+impl SegmentWriter {
+    /// - `sample`: rows that say which strings repeat; fewer than [`SAMPLE_ROWS`] say nothing.
+    pub(crate) fn new(schema: &SchemaRef, meta: SegmentMeta, sample: Option<&RecordBatch>) -> Result<Self, StateError> {
+        let properties = properties(schema, meta, fingerprint(schema)?, sample);
+        let writer = ArrowWriter::try_new(Vec::with_capacity(1 << 16), Arc::clone(schema), Some(properties))?;
+        Ok(Self { writer, groups: Vec::new(), rows: 0 })
+    }
+
+    pub(crate) fn write(&mut self, rows: &RecordBatch) -> Result<(), StateError> {
+        self.rows += rows.num_rows();
+        Ok(self.writer.write(rows)?)
+    }
+
+    /// Rows of the row group under way.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Ends the row group under way, if it has rows.
+    pub(crate) fn end_group(&mut self, receiver: ShardId) -> Result<(), StateError> {
+        if self.rows > 0 {
+            self.writer.flush()?;
+            self.groups.push(row_group(self.groups.len(), receiver, self.rows)?);
+        }
+        self.rows = 0;
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Result<EncodedSegment, StateError> {
+        let bytes = Bytes::from(self.writer.into_inner()?);
+        let footer_bytes = footer_bytes(&bytes).ok_or_else(|| general("the writer left no footer"))?;
+        let data = &bytes[..bytes.len() - footer_bytes as usize];
+        Ok(EncodedSegment { digest: xxh3_64(data), footer_bytes, groups: self.groups, bytes })
+    }
 }
 
 /// Each receiver's rows as one batch. Parquet has no empty row groups: receivers without rows are left out.
@@ -90,7 +126,7 @@ fn footer_bytes(file: &Bytes) -> Option<u32> {
     u32::from_le_bytes(length).checked_add(8)
 }
 
-fn properties(schema: &SchemaRef, meta: SegmentMeta, fingerprint: u64, groups: &[(ShardId, RecordBatch)]) -> WriterProperties {
+fn properties(schema: &SchemaRef, meta: SegmentMeta, fingerprint: u64, sample: Option<&RecordBatch>) -> WriterProperties {
     let pairs = [
         ("weir.format", SEGMENT_FORMAT.to_owned()),
         ("weir.kind", kind_name(meta.kind).to_owned()),
@@ -109,7 +145,7 @@ fn properties(schema: &SchemaRef, meta: SegmentMeta, fingerprint: u64, groups: &
         let path = ColumnPath::from(field.name().as_str());
         if STATISTICS.contains(&field.name().as_str()) {
             builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Chunk);
-        } else if repeats(groups, column) {
+        } else if sample.is_some_and(|rows| repeats(rows, column)) {
             builder = builder.set_column_dictionary_enabled(path, true);
         }
     }
@@ -131,12 +167,9 @@ const fn kind_name(kind: SegmentKind) -> &'static str {
 }
 
 /// Whether a sample of a string column repeats itself. A function of the rows, so that equal rows have equal bytes (R1).
-fn repeats(groups: &[(ShardId, RecordBatch)], column: usize) -> bool {
-    let large = groups.iter().map(|(_, rows)| rows).find(|rows| rows.num_rows() >= SAMPLE_ROWS);
-    large.is_some_and(|rows| {
-        let array = rows.column(column);
-        distinct_in_sample(array).is_some_and(|distinct| distinct <= SAMPLE_DISTINCT_MAX)
-    })
+fn repeats(rows: &RecordBatch, column: usize) -> bool {
+    let distinct = if rows.num_rows() >= SAMPLE_ROWS { distinct_in_sample(rows.column(column)) } else { None };
+    distinct.is_some_and(|distinct| distinct <= SAMPLE_DISTINCT_MAX)
 }
 
 /// Distinct strings in a sample; `None` for other types. At least [`SAMPLE_ROWS`] rows.
