@@ -2,7 +2,8 @@
 
 mod grow;
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Seek, Write};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -10,15 +11,16 @@ use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Sche
 use arrow::error::ArrowError;
 use arrow::json::writer::{LineDelimited, NullableEncoder};
 use arrow::json::{Encoder, EncoderFactory, EncoderOptions};
-use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
+use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use crate::files::Format;
+use grow::GroupRows;
 
-/// Rows of a row group in a Parquet file for others.
-const ROW_GROUP_ROWS: usize = 1 << 18;
+/// Rows of the row groups in a Parquet file for others.
+const GROUP_ROWS: GroupRows = GroupRows { min: 1 << 16, max: 1 << 18 };
 
 /// Whether a file of `format` can hold rows of `schema`; else what to do.
 ///
@@ -120,7 +122,7 @@ fn csv(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
 
 fn parquet_properties() -> WriterProperties {
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
-    properties.set_max_row_group_row_count(Some(ROW_GROUP_ROWS)).build()
+    properties.set_max_row_group_row_count(Some(GROUP_ROWS.max)).build()
 }
 
 fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
@@ -131,17 +133,41 @@ fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Arrow
     Ok(writer.into_inner()?)
 }
 
-/// `old`, a file this module encoded, and `batches` after its rows.
+/// Writes the rows of `old`, a file this module encoded, and `batches` after them, to `to`. Only the new rows, and the last few of a
+/// Parquet file, are ever in memory.
 ///
 /// # Errors
-/// [`ArrowError`] if `old` is not of the format.
-pub fn append(format: Format, schema: &SchemaRef, old: Bytes, batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
-    if format == Format::Parquet && !old.is_empty() {
-        return grow::grown(schema, parquet_properties(), ROW_GROUP_ROWS, &old, batches);
+/// [`std::io::Error`] of the disk; [`ErrorKind::InvalidData`] if `old` is not of the format, or the format cannot hold a value.
+pub fn append(
+    format: Format,
+    schema: &SchemaRef,
+    old: Option<&File>,
+    batches: &[RecordBatch],
+    to: &mut File,
+) -> std::io::Result<()> {
+    match (format, old) {
+        (Format::Parquet, Some(old)) => {
+            grow::grow(schema, parquet_properties(), GROUP_ROWS, old, batches, to).map_err(io_error)
+        }
+        (_, old) => {
+            if let Some(mut old) = old {
+                old.rewind()?;
+                std::io::copy(&mut old, to)?;
+            }
+            to.write_all(&encode(format, schema, batches).map_err(|error| io_error(error.into()))?)
+        }
     }
-    let mut bytes = old.to_vec();
-    bytes.write_all(&encode(format, schema, batches)?)?;
-    Ok(bytes)
+}
+
+/// The disk's own error, if that is the cause.
+fn io_error(error: ParquetError) -> std::io::Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
+            Ok(error) => *error,
+            Err(cause) => std::io::Error::new(ErrorKind::InvalidData, cause),
+        },
+        other => std::io::Error::new(ErrorKind::InvalidData, other),
+    }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBat
 use datafusion::arrow::compute::kernels::cmp::eq;
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, prep_null_mask_filter};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
 use weir_plan::AggregateStage;
 
 use crate::EngineError;
@@ -239,18 +240,28 @@ impl Sets {
         Ok(RecordBatch::try_new(followed(&self.partial, behind), columns.collect())?)
     }
 
-    /// Partial rows of groups and then of their elements.
+    /// Partial rows of groups and then of their elements. What groups have behind the columns of partial rows their elements have, too.
     pub(crate) fn rows_of_all(&self, groups: RecordBatch, sets: Vec<ValueSet>) -> Result<RecordBatch, EngineError> {
         if self.is_empty() {
             return Ok(groups);
         }
+        let own = self.groups.fields().len();
+        let (keys, behind) = (&groups.columns()[..self.key_columns], &groups.columns()[own..]);
         let mut parts = Vec::with_capacity(1 + sets.len());
         for (number, (set, columns)) in sets.into_iter().zip(&self.sets).enumerate() {
-            let elements = set.into_rows(&columns.elements, &groups.columns()[..self.key_columns])?;
-            parts.push(self.rows_of_elements(number, &elements)?);
+            let schema = followed(&columns.elements, &groups.schema_ref().fields()[own..]);
+            parts.push(self.rows_of_elements(number, &set.into_rows(&schema, keys, behind)?)?);
         }
         parts.insert(0, self.rows_of_groups(groups)?);
-        Ok(concat_batches(&self.partial, &parts)?)
+        Ok(concat_batches(&parts[0].schema(), &parts)?)
+    }
+
+    /// Which partial rows are those of groups.
+    pub(crate) fn are_groups(&self, partial: &RecordBatch) -> Result<BooleanArray, ArrowError> {
+        if self.is_empty() {
+            return Ok(BooleanArray::from(vec![true; partial.num_rows()]));
+        }
+        eq(partial.column(self.groups.fields().len()), &UInt8Array::new_scalar(0))
     }
 }
 

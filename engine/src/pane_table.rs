@@ -12,12 +12,12 @@
 //! | the keys, by name | the key's | | allowed: NULL is a key | then by first arrival |
 //! | `{output}__{part}` | the partial's | | no value seen | |
 //! | columns of the sets of DISTINCT aggregates, if there are any: [`crate::distinct`] | | | | |
-//! | `__given` | Int8 | [`Given`] | never; not in exchange rows, and only of windows that fire more than once, which have no sets | |
+//! | `__given` | Int8 | [`Given`], of an element its group's | never; not in exchange rows, and only of windows that fire more than once | |
 
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, Int8Array, Int64Array, RecordBatch, UInt16Array};
-use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef, UInt16Type};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int8Type, Schema, SchemaRef, UInt16Type, UInt64Type};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
@@ -123,8 +123,7 @@ impl PaneShape {
             Arc::new(Schema::new(schema.fields().iter().cloned().chain([given]).collect::<Vec<_>>()))
         };
         let (partial_schema, result_schema) = (with_given(&self.partial_schema), with_given(&self.result_schema));
-        debug_assert!(self.sets.is_empty(), "the plan refuses sets here");
-        Self { group_schema: Arc::clone(&partial_schema), partial_schema, result_schema, remembers: true, ..self }
+        Self { group_schema: with_given(&self.group_schema), partial_schema, result_schema, remembers: true, ..self }
     }
 
     /// The same for a table whose last key column is a value, and of whose groups by the others the extremes are asked for.
@@ -166,16 +165,46 @@ impl PaneShape {
         Ok(RecordBatch::try_new(Arc::clone(&self.partial_schema), columns)?)
     }
 
-    /// Results of partial rows, in their order: columns of [`Self::result_schema`].
+    /// Results of partial rows of groups and all of their elements, in the order of the groups: columns of [`Self::result_schema`].
     pub(crate) fn results_of(&self, partial: &RecordBatch) -> Result<RecordBatch, EngineError> {
+        let parts = self.sets.split(partial)?;
         let mut accumulators = self.accumulators()?;
-        let groups: Vec<usize> = (0..partial.num_rows()).collect();
+        let groups: Vec<usize> = (0..parts.groups.num_rows()).collect();
         let first_state = 2 + self.key_count();
-        accumulators.merge(self, &partial.columns()[first_state..], &groups, groups.len())?;
-        let mut columns: Vec<ArrayRef> = partial.columns()[1..first_state].to_vec();
+        accumulators.merge(self, &parts.groups.columns()[first_state..], &groups, groups.len())?;
+        let places = self.places_of(&parts.groups, &parts.elements)?;
+        for ((set, elements), places) in parts.elements.iter().enumerate().zip(&places) {
+            let (values, bits) = (elements.column(first_state), elements.column(first_state + 1).as_primitive::<UInt64Type>());
+            accumulators.tell(self, set, (std::slice::from_ref(values), bits.values()), places, groups.len())?;
+        }
+        let mut columns: Vec<ArrayRef> = parts.groups.columns()[1..first_state].to_vec();
         columns.extend(accumulators.results()?);
-        columns.extend(self.remembers.then(|| Arc::clone(partial.column(partial.num_columns() - 1))));
+        columns.extend(self.remembers.then(|| parts.groups.columns().last().cloned()).flatten());
         Ok(RecordBatch::try_new(Arc::clone(&self.result_schema), columns)?)
+    }
+
+    /// By set, of each element which of `groups` is its own.
+    fn places_of(&self, groups: &RecordBatch, elements: &[RecordBatch]) -> Result<Vec<Vec<usize>>, EngineError> {
+        let Some(mut keys) = self.new_keys()? else {
+            return Ok(elements.iter().map(|elements| vec![0; elements.num_rows()]).collect());
+        };
+        let columns = 2..2 + self.key_count();
+        let mut numbers = Vec::new();
+        keys.intern(&groups.columns()[columns.clone()], &mut numbers)?;
+        // Keys need not be numbered in the order of their rows.
+        let mut rows = vec![0; numbers.len()];
+        numbers.iter().enumerate().for_each(|(row, number)| rows[*number] = row);
+        let mut places = Vec::with_capacity(elements.len());
+        for elements in elements {
+            let mut numbers = Vec::new();
+            keys.intern(&elements.columns()[columns.clone()], &mut numbers)?;
+            let place = |number: usize| {
+                let none = || EngineError::schema("an element without its group", &self.partial_schema, groups.schema_ref());
+                rows.get(number).copied().ok_or_else(none)
+            };
+            places.push(numbers.into_iter().map(place).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(places)
     }
 
     /// Number of key columns.

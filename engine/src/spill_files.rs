@@ -1,14 +1,13 @@
 //! Files of rows that have no room in memory. They have no names: whatever kills the process frees them.
 
 use std::fs::File;
-use std::io::Cursor;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::ipc::reader::{StreamDecoder, StreamReader};
+use datafusion::arrow::ipc::reader::StreamDecoder;
 use datafusion::arrow::ipc::writer::StreamWriter;
 
 use crate::EngineError;
@@ -80,7 +79,7 @@ impl Run {
     pub(crate) fn read(&self) -> Result<Vec<RecordBatch>, EngineError> {
         let mut bytes = vec![0; self.bytes];
         self.fill(&mut bytes)?;
-        Ok(StreamReader::try_new(Cursor::new(bytes), None)?.collect::<Result<Vec<_>, _>>()?)
+        decoded(Buffer::from_vec(bytes))
     }
 
     /// Reads the rows for as long as `look` looks at them: they lie in `scratch`, and what it takes should be copies.
@@ -94,13 +93,9 @@ impl Run {
     ) -> Result<T, EngineError> {
         self.read_bytes(scratch)?;
         let all = Buffer::from_vec(std::mem::take(&mut scratch.0));
-        let (mut rest, mut rows) = (all.slice_with_length(0, self.bytes), Vec::new());
-        let mut decoder = StreamDecoder::new();
-        while !rest.is_empty() {
-            rows.extend(decoder.decode(&mut rest)?);
-        }
+        let rows = decoded(all.slice_with_length(0, self.bytes))?;
         let found = look(&rows);
-        drop((rows, rest, decoder));
+        drop(rows);
         // Not if somebody still looks; the next read takes new memory then.
         scratch.0 = all.into_vec().unwrap_or_default();
         found
@@ -123,4 +118,13 @@ impl Run {
         let read = self.file.read_exact_at(bytes, self.offset);
         read.map_err(|source| EngineError::Spill { place: "a spill file".to_owned(), source })
     }
+}
+
+/// The rows that `bytes` are; they stay where they are.
+fn decoded(mut bytes: Buffer) -> Result<Vec<RecordBatch>, EngineError> {
+    let (mut decoder, mut rows) = (StreamDecoder::new(), Vec::new());
+    while !bytes.is_empty() {
+        rows.extend(decoder.decode(&mut bytes)?);
+    }
+    Ok(rows)
 }

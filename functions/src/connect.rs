@@ -8,7 +8,7 @@ use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 use weir_connectors::files::{self, FileListing, FileSource};
 use weir_connectors::generate::{DatagenSource, NexmarkSource, PlaySource};
-use weir_connectors::sink::{FILE_BYTES_DEFAULT, FileTarget, PostgresTarget};
+use weir_connectors::sink::{FileTarget, PostgresTarget};
 use weir_connectors::{OptionsError, Source, TableOptions};
 use weir_model::{Clock, ShardKey};
 use weir_plan::{Changes, SinkTable, SourceTable, nearest};
@@ -80,20 +80,13 @@ pub struct LocalConnectors {
     files: Arc<dyn ObjectStore>,
     clock: Arc<dyn Clock>,
     fsync: bool,
-    file_bytes_default: u64,
 }
 
 impl LocalConnectors {
     /// - `fsync`: published files survive a power cut.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, fsync: bool) -> Self {
-        Self { files: files::local_store(), clock, fsync, file_bytes_default: FILE_BYTES_DEFAULT }
-    }
-
-    /// The same, but published files grow to at most `bytes` where their table says nothing: each step holds a file in memory.
-    #[must_use]
-    pub fn with_file_bytes_max(self, bytes: u64) -> Self {
-        Self { file_bytes_default: self.file_bytes_default.min(bytes), ..self }
+        Self { files: files::local_store(), clock, fsync }
     }
 }
 
@@ -149,7 +142,6 @@ impl Connectors for LocalConnectors {
         match options.get("connector") {
             Some("filesystem") => {
                 let target = FileTarget::new(options, changelog::sink_schema(table), shard, self.fsync)?;
-                let target = target.with_file_bytes_default(self.file_bytes_default);
                 Ok(Target::Files(match &table.changes {
                     Changes::Upsert { key } => target.keyed_by(key.clone()),
                     Changes::Append | Changes::Retract => target,

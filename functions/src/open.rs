@@ -114,11 +114,10 @@ fn assemble(
     let table = Arc::new(TableCounts::default());
     let part = |part: u64| usize::try_from(config.memory / part).unwrap_or(usize::MAX);
     let step_bytes = part(16).max(EPOCH_BYTES_MIN);
-    let connectors = LocalConnectors::new(Arc::clone(&clock), fsync).with_file_bytes_max(step_bytes as u64);
     let ctx = Ctx {
         objects: store,
         table: Arc::new(CountingTable::new(inner, Arc::clone(&table))),
-        connectors: Arc::new(connectors),
+        connectors: Arc::new(LocalConnectors::new(Arc::clone(&clock), fsync)),
         clock,
         ids,
         owner,

@@ -1,11 +1,14 @@
-//! Rows after those of a Parquet file: full row groups are taken over as they lie, only the last one is encoded again with what is new.
+//! Rows after those of a Parquet file: row groups of some size are taken over as they lie, only a small last one is encoded again with what
+//! is new. Nothing of the file but that is in memory.
 //!
 //! A file that grows by many small steps would else be decoded and encoded as a whole with each of them.
+
+use std::fs::File;
+use std::io::Write;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
-use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
@@ -15,39 +18,49 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
-/// The file `old` with `batches` after its rows, in row groups of `group_rows` rows and a last one of what is left.
-///
-/// # Errors
-/// [`ArrowError`] if `old` is no Parquet file with the columns of `schema`.
-pub(super) fn grown(
-    schema: &SchemaRef,
-    properties: WriterProperties,
-    group_rows: usize,
-    old: &Bytes,
-    batches: &[RecordBatch],
-) -> Result<Vec<u8>, ArrowError> {
-    let loaded = ArrowReaderMetadata::load(old, ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional))?;
-    let metadata = loaded.metadata();
-    let full = metadata.row_groups().iter().take_while(|group| usize::try_from(group.num_rows()) == Ok(group_rows)).count();
-    let rest = ParquetRecordBatchReaderBuilder::new_with_metadata(old.clone(), loaded.clone())
-        .with_row_groups((full..metadata.num_row_groups()).collect())
-        .build()?;
-    let writer = ArrowWriter::try_new(Vec::with_capacity(old.len() * 2), SchemaRef::clone(schema), Some(properties))?;
-    let (mut file, factory) = writer.into_serialized_writer()?;
-    for group in 0..full {
-        take_over(&mut file, old, metadata, group)?;
-    }
-    let mut rows = rest.map(|batch| RecordBatch::try_new(SchemaRef::clone(schema), batch?.columns().to_vec()));
-    let rows = rows.by_ref().collect::<Result<Vec<_>, _>>()?;
-    for (number, group) in groups_of(rows.iter().chain(batches), group_rows).into_iter().enumerate() {
-        write_group(&mut file, &factory, full + number, &group)?;
-    }
-    Ok(file.into_inner()?)
+/// Rows of a file's row groups.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GroupRows {
+    /// A row group with fewer is encoded again when the file grows.
+    pub(super) min: usize,
+    pub(super) max: usize,
 }
 
-fn take_over(
-    file: &mut SerializedFileWriter<Vec<u8>>,
-    old: &Bytes,
+/// Writes the rows of the file `old`, and `batches` after them, to `to`.
+///
+/// # Errors
+/// [`ParquetError`] if `old` is no Parquet file with the columns of `schema`, or `to` takes nothing more.
+pub(super) fn grow<W: Write + Send>(
+    schema: &SchemaRef,
+    properties: WriterProperties,
+    group_rows: GroupRows,
+    old: &File,
+    batches: &[RecordBatch],
+    to: W,
+) -> Result<(), ParquetError> {
+    let loaded = ArrowReaderMetadata::load(old, ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional))?;
+    let metadata = loaded.metadata();
+    let is_large = |rows: i64| usize::try_from(rows).is_ok_and(|rows| rows >= group_rows.min);
+    let kept = metadata.row_groups().iter().take_while(|group| is_large(group.num_rows())).count();
+    let rest = ParquetRecordBatchReaderBuilder::new_with_metadata(old.try_clone()?, loaded.clone())
+        .with_row_groups((kept..metadata.num_row_groups()).collect())
+        .build()?;
+    let rest = rest.map(|batch| RecordBatch::try_new(SchemaRef::clone(schema), batch?.columns().to_vec()));
+    let rest = rest.collect::<Result<Vec<_>, ArrowError>>()?;
+    let (mut file, factory) = ArrowWriter::try_new(to, SchemaRef::clone(schema), Some(properties))?.into_serialized_writer()?;
+    for group in 0..kept {
+        take_over(&mut file, old, metadata, group)?;
+    }
+    for (number, group) in groups_of(rest.iter().chain(batches), group_rows.max).into_iter().enumerate() {
+        write_group(&mut file, &factory, kept + number, &group)?;
+    }
+    file.into_inner()?.flush()?;
+    Ok(())
+}
+
+fn take_over<W: Write + Send>(
+    file: &mut SerializedFileWriter<W>,
+    old: &File,
     metadata: &ParquetMetaData,
     group: usize,
 ) -> Result<(), ParquetError> {
@@ -87,8 +100,8 @@ fn groups_of<'a>(batches: impl Iterator<Item = &'a RecordBatch>, group_rows: usi
     groups
 }
 
-fn write_group(
-    file: &mut SerializedFileWriter<Vec<u8>>,
+fn write_group<W: Write + Send>(
+    file: &mut SerializedFileWriter<W>,
     factory: &ArrowRowGroupWriterFactory,
     number: usize,
     batches: &[RecordBatch],
@@ -117,6 +130,7 @@ mod tests {
 
     use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray};
     use arrow::datatypes::Int64Type;
+    use bytes::Bytes;
 
     use super::*;
 
@@ -147,26 +161,35 @@ mod tests {
         (arrow::compute::concat_batches(&schema, &batches).unwrap(), groups)
     }
 
+    const GROUPS: GroupRows = GroupRows { min: 60, max: 100 };
+
+    fn grown(old: &Bytes, batches: &[RecordBatch]) -> Result<Bytes, ParquetError> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(old).unwrap();
+        let mut to = Vec::new();
+        grow(&rows(0..1).schema(), WriterProperties::default(), GROUPS, &file, batches, &mut to)?;
+        Ok(to.into())
+    }
+
     #[test]
-    fn a_file_that_grows_has_the_rows_and_row_groups_of_one_that_was_written_at_once() {
-        let schema = rows(0..1).schema();
-        let mut writer = ArrowWriter::try_new(Vec::new(), SchemaRef::clone(&schema), None).unwrap();
+    fn a_file_that_grows_has_the_rows_in_groups_neither_small_nor_large() {
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows(0..1).schema(), None).unwrap();
         writer.write(&rows(0..7)).unwrap();
         let mut file = Bytes::from(writer.into_inner().unwrap());
         let mut end = 7;
-        for step in [1, 93, 100, 250, 3, 49] {
+        for step in [1, 53, 100, 250, 3, 49, 8, 4] {
             let (first, second) = (rows(end..end + step / 2), rows(end + step / 2..end + step));
-            file = grown(&schema, WriterProperties::default(), 100, &file, &[first, second]).unwrap().into();
+            file = grown(&file, &[first, second]).unwrap();
             end += step;
             let (found, groups) = read(&file);
             assert_eq!(found.columns(), rows(0..end).columns());
-            assert!(groups.iter().rev().skip(1).all(|rows| *rows == 100), "{groups:?}");
+            assert!(groups.iter().rev().skip(1).all(|rows| (60..=100).contains(rows)), "{groups:?}");
         }
+        assert_eq!(read(&file).1, [61, 100, 100, 100, 100, 14]);
     }
 
     #[test]
     fn what_is_no_parquet_file_is_refused() {
-        let schema = rows(0..1).schema();
-        assert!(grown(&schema, WriterProperties::default(), 100, &Bytes::from_static(b"{}"), &[rows(0..1)]).is_err());
+        assert!(grown(&Bytes::from_static(b"{}"), &[rows(0..1)]).is_err());
     }
 }

@@ -20,11 +20,13 @@ mod snapshot;
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bytes::Bytes;
+use arrow::error::ArrowError;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use weir_model::decide::{PublishRecovery, decide_recovery};
 use weir_model::head::PublishState;
 use weir_model::{Generation, OwnerId, ShardKey};
@@ -40,8 +42,8 @@ pub use snapshot::{SnapshotOutcome, Snapshots, Stands};
 const GROW_BYTES: u64 = 1 << 20;
 /// A larger file grows only by steps of at least this part of it.
 const GROW_PART: u64 = 8;
-/// A file at least this large never grows, where nothing else is said.
-pub const FILE_BYTES_DEFAULT: u64 = 128 << 20;
+/// A file at least this large never grows.
+const FILE_BYTES_DEFAULT: u64 = 128 << 20;
 
 /// Known keys: `path`, `format`, the size at which a file is full, and the changes before which a changelog has no snapshot.
 const OPTIONS: [&str; 5] = ["connector", "path", "format", "sink.rolling-policy.file-size", SNAPSHOT_MIN];
@@ -61,10 +63,7 @@ pub struct FileTarget {
     schema: SchemaRef,
     shard: ShardKey,
     owner: OwnerId,
-    /// As the table says.
-    file_bytes_max: Option<u64>,
-    /// If it says nothing.
-    file_bytes_default: u64,
+    file_bytes_max: u64,
     /// Places of the key's columns, if rows are changes by key.
     key: Option<Vec<usize>>,
     /// Changes before the first snapshot.
@@ -110,7 +109,7 @@ impl FileTarget {
         let folder = PathBuf::from(local_path(options)?);
         let format = format(options)?;
         encode::check(format, &schema).map_err(|message| options.error(message))?;
-        let (file_bytes_max, file_bytes_default) = (options.bytes("sink.rolling-policy.file-size")?, FILE_BYTES_DEFAULT);
+        let file_bytes_max = options.bytes("sink.rolling-policy.file-size")?.unwrap_or(FILE_BYTES_DEFAULT);
         let staging = folder.join(STAGING);
         let snapshot_changes_min = options.number(SNAPSHOT_MIN)?;
         if snapshot_changes_min.is_some() && format != Format::Parquet {
@@ -120,32 +119,13 @@ impl FileTarget {
         }
         let snapshot_changes_min = snapshot_changes_min.unwrap_or(snapshot::CHANGES_MIN_DEFAULT);
         let owner = OwnerId(0);
-        let key = None;
-        Ok(Self {
-            folder,
-            staging,
-            format,
-            schema,
-            shard,
-            owner,
-            file_bytes_max,
-            file_bytes_default,
-            key,
-            snapshot_changes_min,
-            fsync,
-        })
+        Ok(Self { folder, staging, format, schema, shard, owner, file_bytes_max, key: None, snapshot_changes_min, fsync })
     }
 
     /// The same target, whose rows are changes of what has the key at these places; they end in `op` and `epoch`.
     #[must_use]
     pub fn keyed_by(self, key: Vec<usize>) -> Self {
         Self { key: Some(key), ..self }
-    }
-
-    /// The same target, but a file of `bytes` never grows, unless the table says another size: a step holds the whole file.
-    #[must_use]
-    pub fn with_file_bytes_default(self, bytes: u64) -> Self {
-        Self { file_bytes_default: bytes, ..self }
     }
 
     /// The same target as `owner` sees it: its staging folders are no other owner's.
@@ -204,12 +184,14 @@ impl FileTarget {
         drop(fs::remove_dir(&self.staging));
     }
 
-    /// The next step after `state` for rows of about `bytes` bytes.
+    /// The next step after `state`, of so many rows that take `bytes` bytes in memory.
     #[must_use]
-    pub fn plan(&self, state: &PublishState, bytes: u64) -> Step {
+    pub fn plan(&self, state: &PublishState, rows: u64, bytes: u64) -> Step {
         let size = state.file_bytes;
-        let file_bytes_max = self.file_bytes_max.unwrap_or(self.file_bytes_default);
-        let grows = size > 0 && size < file_bytes_max && (size < GROW_BYTES || size <= bytes.saturating_mul(GROW_PART));
+        // In the file they will take about what those before them take.
+        let like_those_before = rows.saturating_mul(size).checked_div(state.file_rows).unwrap_or(bytes);
+        let is_good_part = size <= bytes.min(like_those_before).saturating_mul(GROW_PART);
+        let grows = size > 0 && size < self.file_bytes_max && (size < GROW_BYTES || is_good_part);
         let next =
             Step { number: state.file_number + 1, file: self.file_name(state.file_number + 1), bytes_before: 0, rows_before: 0 };
         let same = Step {
@@ -238,50 +220,64 @@ impl FileTarget {
     /// [`SourceError`] naming the file and what is wrong; the target is as before.
     pub fn carry_out(&self, step: &Step, rows: &[RecordBatch], generation: Generation) -> Result<StepOutcome, SourceError> {
         let target = self.folder.join(&step.file);
-        let now = match fs::read(&target) {
-            Ok(bytes) => Some(Bytes::from(bytes)),
+        let now = match File::open(&target) {
+            Ok(file) => Some(file),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(unwritable(&target, &error)),
         };
-        let encode_error =
-            |error: arrow::error::ArrowError| SourceError::format(&target.display().to_string(), error.to_string());
-        let bytes_now = now.as_ref().map(|bytes| bytes.len() as u64);
+        let bytes_now = (now.as_ref().map(|file| Ok(file.metadata()?.len())).transpose())
+            .map_err(|error: std::io::Error| unwritable(&target, &error))?;
         let (before, size) = match (self.format, &now) {
             (Format::Parquet, Some(found)) => (step.rows_before, Some(parquet_rows(found))),
             _ => (step.bytes_before, bytes_now),
         };
         let ends_with_step = match &now {
-            Some(found) if size > Some(before) => self.ends_with(found, step, rows).map_err(encode_error)?,
+            Some(found) if size > Some(before) => self.ends_with(found, step, rows).map_err(|error| unwritable(&target, &error))?,
             _ => false,
         };
         match decide_recovery(before, size, ends_with_step) {
             PublishRecovery::AlreadyDone => Ok(StepOutcome::Done { bytes_after: bytes_now.unwrap_or_default() }),
             PublishRecovery::TargetChanged => Ok(StepOutcome::TargetChanged),
             PublishRecovery::CarryOut => {
-                let old = now.unwrap_or_default();
-                let new = encode::append(self.format, &self.schema, old, rows).map_err(encode_error)?;
-                self.replace(&target, &new, generation)
+                let write = |to: &mut File| encode::append(self.format, &self.schema, now.as_ref(), rows, to);
+                self.replace_with(&target, generation, write)
             }
         }
     }
 
     /// Whether `found` is the file after the step: it ends in the step's rows.
-    fn ends_with(&self, found: &Bytes, step: &Step, rows: &[RecordBatch]) -> Result<bool, arrow::error::ArrowError> {
+    fn ends_with(&self, found: &File, step: &Step, rows: &[RecordBatch]) -> std::io::Result<bool> {
+        let invalid = |error: ArrowError| std::io::Error::new(ErrorKind::InvalidData, error);
         match self.format {
             Format::Json | Format::Csv => {
-                let added = encode::encode(self.format, &self.schema, rows)?;
-                Ok(found.len() as u64 == step.bytes_before + added.len() as u64 && found.ends_with(&added))
+                let added = encode::encode(self.format, &self.schema, rows).map_err(invalid)?;
+                if found.metadata()?.len() != step.bytes_before + added.len() as u64 {
+                    return Ok(false);
+                }
+                let mut end = vec![0; added.len()];
+                found.read_exact_at(&mut end, step.bytes_before)?;
+                Ok(end == added)
             }
-            Format::Parquet => parquet_ends_with(found, &self.schema, step.rows_before, rows),
+            Format::Parquet => parquet_ends_with(found, &self.schema, step.rows_before, rows).map_err(invalid),
         }
     }
 
     /// Puts `bytes` in the target's place, or leaves it as it is.
     fn replace(&self, target: &Path, bytes: &[u8], generation: Generation) -> Result<StepOutcome, SourceError> {
+        self.replace_with(target, generation, |to| to.write_all(bytes))
+    }
+
+    /// Puts what `write` writes in the target's place, or leaves it as it is.
+    fn replace_with(
+        &self,
+        target: &Path,
+        generation: Generation,
+        write: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<StepOutcome, SourceError> {
         let staged = self.staging_of(generation).join(target.file_name().unwrap_or_default());
-        let done = self.stage(&staged, bytes).and_then(|()| self.reveal(&staged, target));
+        let done = self.stage(&staged, write).and_then(|bytes| self.reveal(&staged, target).map(|()| bytes));
         match done {
-            Ok(()) => Ok(StepOutcome::Done { bytes_after: bytes.len() as u64 }),
+            Ok(bytes_after) => Ok(StepOutcome::Done { bytes_after }),
             // The sink's own folder gone is not a fence: somebody has to know.
             Err(error)
                 if error.kind() == ErrorKind::NotFound && self.folder.exists() && !self.staging_of(generation).exists() =>
@@ -296,10 +292,14 @@ impl FileTarget {
         }
     }
 
-    fn stage(&self, staged: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    /// Writes a staged file; returns its size.
+    fn stage(&self, staged: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<u64> {
         let mut file = File::create(staged)?;
-        file.write_all(bytes)?;
-        if self.fsync { file.sync_all() } else { Ok(()) }
+        write(&mut file)?;
+        if self.fsync {
+            file.sync_all()?;
+        }
+        Ok(file.metadata()?.len())
     }
 
     fn reveal(&self, staged: &Path, target: &Path) -> std::io::Result<()> {
@@ -318,27 +318,24 @@ impl FileTarget {
 }
 
 /// Rows of a Parquet file; `u64::MAX` if it is none, which no step ever leaves.
-fn parquet_rows(found: &Bytes) -> u64 {
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone());
-    reader.ok().and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok()).unwrap_or(u64::MAX)
+fn parquet_rows(found: &File) -> u64 {
+    let reader = found.try_clone().ok().and_then(|found| ParquetRecordBatchReaderBuilder::try_new(found).ok());
+    reader.and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok()).unwrap_or(u64::MAX)
 }
 
-fn parquet_ends_with(
-    found: &Bytes,
-    schema: &SchemaRef,
-    rows_before: u64,
-    rows: &[RecordBatch],
-) -> Result<bool, arrow::error::ArrowError> {
-    let Ok(reader) = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(found.clone()) else {
+fn parquet_ends_with(found: &File, schema: &SchemaRef, rows_before: u64, rows: &[RecordBatch]) -> Result<bool, ArrowError> {
+    let Ok(reader) = ParquetRecordBatchReaderBuilder::try_new(found.try_clone()?) else {
         return Ok(false);
     };
-    let batches = reader.build()?.collect::<Result<Vec<_>, _>>()?;
-    let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
-    let found = batches.into_iter().map(conform).collect::<Result<Vec<_>, _>>()?;
-    let found = arrow::compute::concat_batches(schema, &found)?;
     let wanted = arrow::compute::concat_batches(schema, rows)?;
-    let before = found.num_rows().checked_sub(wanted.num_rows());
-    Ok(before.is_some_and(|before| before as u64 == rows_before && found.slice(before, wanted.num_rows()) == wanted))
+    let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).ok();
+    if rows != Some(rows_before + wanted.num_rows() as u64) {
+        return Ok(false);
+    }
+    let last = reader.with_offset(usize::try_from(rows_before).unwrap_or(usize::MAX)).build()?.collect::<Result<Vec<_>, _>>()?;
+    let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
+    let last = last.into_iter().map(conform).collect::<Result<Vec<_>, _>>()?;
+    Ok(arrow::compute::concat_batches(schema, &last)? == wanted)
 }
 
 fn remove_folder(path: &Path) -> Result<(), SourceError> {
@@ -360,6 +357,7 @@ fn remove_folder(path: &Path) -> Result<(), SourceError> {
 fn unwritable(path: &Path, error: &std::io::Error) -> SourceError {
     let remedy = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space and run again: nothing was lost",
+        ErrorKind::InvalidData => "this format cannot hold the rows, or the file is no longer what it was: move it away and run again",
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "let this user write there, or choose another 'path'",
         _ => "put it right and run again: the job goes on where it stopped",
     };

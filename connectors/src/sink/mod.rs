@@ -9,5 +9,5 @@
 mod files;
 mod postgres;
 
-pub use files::{FILE_BYTES_DEFAULT, FileTarget, Published, SnapshotOutcome, Snapshots, Stands, Step, StepOutcome, readable};
+pub use files::{FileTarget, Published, SnapshotOutcome, Snapshots, Stands, Step, StepOutcome, readable};
 pub use postgres::PostgresTarget;

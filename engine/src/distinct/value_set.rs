@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array, UInt64Array};
-use datafusion::arrow::compute::{filter_record_batch, take};
+use datafusion::arrow::compute::{filter_record_batch, take, take_arrays};
 use datafusion::arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt32Type, UInt64Type};
 use datafusion::logical_expr::EmitTo;
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
@@ -94,17 +94,21 @@ impl ValueSet {
         Ok(Elements { groups, values, bits: self.bits })
     }
 
-    /// Ends the set as rows of elements; `keys` has key group, pane and keys of each group.
-    pub(crate) fn into_rows(self, schema: &SchemaRef, keys: &[ArrayRef]) -> Result<RecordBatch, EngineError> {
+    /// Ends the set as rows of elements.
+    ///
+    /// - `keys`: key group, pane and keys of each group. - `behind`: columns of groups that their elements have, too.
+    pub(crate) fn into_rows(self, schema: &SchemaRef, keys: &[ArrayRef], behind: &[ArrayRef]) -> Result<RecordBatch, EngineError> {
         let is_weighed = self.is_weighed;
         let Elements { groups, values, bits } = self.into_elements()?;
         let groups = UInt32Array::from_iter_values(groups.into_iter().map(number));
-        let mut columns = keys.iter().map(|key| take(key, &groups, None)).collect::<Result<Vec<_>, _>>()?;
+        let mut columns = take_arrays(keys, &groups, None)?;
         columns.push(values);
         if !is_weighed {
             columns.push(Arc::new(UInt64Array::from(bits)));
+            columns.extend(take_arrays(behind, &groups, None)?);
             return Ok(RecordBatch::try_new(Arc::clone(schema), columns)?);
         }
+        debug_assert!(behind.is_empty(), "rows of windows are not taken back");
         // What came and went is as if it had never been.
         let weights = Int64Array::from_iter_values(bits.into_iter().map(u64::cast_signed));
         let counts: BooleanArray = weights.values().iter().map(|weight| Some(*weight != 0)).collect();

@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, Int8Array, RecordBatch, StringArray, UInt32Array};
-use datafusion::arrow::compute::{concat_batches, filter_record_batch, is_not_null};
+use datafusion::arrow::compute::{and, concat_batches, filter_record_batch, is_not_null};
 use datafusion::arrow::datatypes::{Int8Type, UInt32Type};
 use weir_model::Watermark;
 use weir_plan::{Firing, Op};
@@ -159,7 +159,8 @@ impl WindowOperator {
             let results = self.shape.results_of(&filter_record_batch(&rows, &asked)?)?;
             count += results.num_rows();
             let met = self.met(&results).await?;
-            let kept = self.shape.with_each_given(&rows, given_after(before, &asked, &met))?;
+            let are_groups = self.shape.sets().are_groups(&rows)?;
+            let kept = self.shape.with_each_given(&rows, given_after(before, &and(&asked, &are_groups)?, &met))?;
             self.panes.keep(&self.shape, &mut pass, &kept)?;
             given.extend(judged(&results, &met)?);
         }
@@ -222,7 +223,8 @@ impl WindowOperator {
     }
 }
 
-/// What was given of each group of a pane once it has given results: of those asked for what it is, if it meets the condition.
+/// What was given of each group of a pane once it has given results: of those asked for what it is, if it meets the condition. Elements
+/// of sets are not asked: they get theirs from their groups.
 ///
 /// - `met`: of those asked for.
 fn given_after(before: &Int8Array, asked: &BooleanArray, met: &BooleanArray) -> Int8Array {

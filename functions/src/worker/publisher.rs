@@ -288,7 +288,7 @@ impl PublisherShard {
             stats.rows_in = rows;
             stats.bytes_in = bytes;
             let step = match &self.target {
-                Target::Files(target) => target.plan(&state, bytes),
+                Target::Files(target) => target.plan(&state, rows, bytes),
                 // A step of a table is known by its number alone.
                 Target::Postgres(target) => {
                     let file = target.place().to_owned();

@@ -30,10 +30,6 @@ pub(super) struct Sets {
 }
 
 impl Sets {
-    pub(super) fn is_empty(&self) -> bool {
-        self.sets.is_empty()
-    }
-
     pub(super) fn into_sets(self) -> Vec<DistinctSet> {
         self.sets
     }

@@ -35,10 +35,6 @@ pub(super) fn emit(
         Some(_) => "EMIT EVERY gives a window's results more than once".to_owned(),
         None => format!("'allowed-lateness' of {} gives a window's results anew", source.name),
     };
-    if !shape.sets.is_empty() {
-        return Err(PlanError::new(format!("{about}: DISTINCT inside aggregates is not supported with it yet"))
-            .hint("leave out what makes results change, or group by the column in an INSERT of its own"));
-    }
     Ok((emit, changes(plan, shape, goal.sink, &about)?))
 }
 

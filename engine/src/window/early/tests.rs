@@ -15,14 +15,23 @@ use crate::{LaneOperator, StateBudget};
 const KEY_GROUPS: u16 = 720;
 const SECOND: i64 = 1_000_000;
 
-/// - `lateness`: of the source. - `emit`: after the query, HAVING too.
+/// Rows and scores of a song.
+const ALL: &str = "COUNT(*), SUM(score)";
+/// The same of the scores that differ.
+const DIFFERENT: &str = "COUNT(DISTINCT score), SUM(DISTINCT score)";
+
 fn pipeline(lateness: &str, emit: &str) -> Pipeline {
+    pipeline_of(ALL, lateness, emit)
+}
+
+/// - `lateness`: of the source. - `emit`: after the query, HAVING too.
+fn pipeline_of(aggregates: &str, lateness: &str, emit: &str) -> Pipeline {
     let sql = format!(
         "CREATE TABLE plays (song BIGINT, score BIGINT, etime TIMESTAMP(3), WATERMARK FOR etime AS etime)
            WITH ('connector' = 'plays'{lateness});
          CREATE TABLE best (window_start TIMESTAMP(3), song BIGINT, n BIGINT, total BIGINT, why STRING,
            PRIMARY KEY (window_start, song) NOT ENFORCED) WITH ('connector' = 'filesystem', 'path' = 'best', 'format' = 'json');
-         INSERT INTO best SELECT window_start, song, COUNT(*), SUM(score), FIRING()
+         INSERT INTO best SELECT window_start, song, {aggregates}, FIRING()
          FROM TABLE(TUMBLE(TABLE plays, DESCRIPTOR(etime), INTERVAL '10' SECOND)) GROUP BY window_start, window_end, song {emit};"
     );
     block_on(weir_plan::compile(&sql)).expect("the job compiles").pipelines.remove(0)
@@ -100,6 +109,19 @@ fn open_windows_give_what_has_changed_and_closed_ones_everything() {
     );
     assert_eq!(shown(&fire(&mut operator, i64::MAX, false)), ["+U 10 1 1 1 on-time", "+U 10 3 1 1 on-time"]);
     assert_eq!(operator.open_panes(), 0);
+}
+
+#[test]
+fn a_value_counts_once_however_often_its_window_gives_results() {
+    let pipeline = pipeline_of(DIFFERENT, "", EVERY);
+    let mut operator = operator(&pipeline, usize::MAX);
+    let mut after = |rows: &[(i64, i64, i64)], watermark: i64| {
+        fold(&mut operator, &epoch(&pipeline, Watermark::NONE, rows), Watermark::NONE);
+        shown(&fire(&mut operator, watermark, true))
+    };
+    assert_eq!(after(&[(1, 5, 0), (1, 5, 1), (2, 7, 1)], 0), ["+I 0 1 1 5 early", "+I 0 2 1 7 early"]);
+    assert_eq!(after(&[(2, 7, 2), (2, 1, 2)], 0), ["+U 0 2 2 8 early"]);
+    assert_eq!(after(&[(1, 5, 2)], 10 * SECOND), ["+U 0 1 1 5 on-time", "+U 0 2 2 8 on-time"]);
 }
 
 #[test]
@@ -182,15 +204,16 @@ fn neither_disk_nor_restores_nor_what_was_given_before_change_the_results() {
     let ways =
         [("", EVERY, 1 << 19), (LATENESS, "", 1 << 19), (LATENESS, EVERY, 1 << 19), ("", EVERY, 40), (LATENESS, EVERY, 40)];
     let ways = ways.into_iter().flat_map(|way| [(way, ""), (way, ODD)]);
-    for (seed, ((lateness, emit, rows_max), having)) in ways.enumerate() {
+    let ways = ways.flat_map(|way| [(way, ALL), (way, DIFFERENT)]);
+    for (seed, (((lateness, emit, rows_max), having), aggregates)) in ways.enumerate() {
         let mut draw = Draw(seed as u64);
-        let pipeline = pipeline(lateness, &format!("{having} {emit}"));
+        let pipeline = pipeline_of(aggregates, lateness, &format!("{having} {emit}"));
         let (mut held, mut spilling, mut moving) =
             (operator(&pipeline, usize::MAX), operator(&pipeline, 0), operator(&pipeline, usize::MAX));
         for operator in [&mut held, &mut spilling, &mut moving] {
             operator.fired_rows_max = rows_max;
         }
-        let (mut table, mut expected) = (BTreeMap::new(), BTreeMap::<(i64, i64), (i64, i64)>::new());
+        let (mut table, mut expected) = (BTreeMap::new(), BTreeMap::<(i64, i64), Vec<i64>>::new());
         let mut watermark = 0;
         let (mut spilled, mut moved) = (0, 0);
         for step in 0..60 {
@@ -199,8 +222,7 @@ fn neither_disk_nor_restores_nor_what_was_given_before_change_the_results() {
             let taken =
                 |second: i64| second.div_euclid(10) * 10 + 10 + if lateness.is_empty() { 0 } else { 20 } > watermark / SECOND;
             for (song, score, second) in rows.iter().filter(|row| taken(row.2)) {
-                let group = expected.entry((second.div_euclid(10) * 10, *song)).or_default();
-                *group = (group.0 + 1, group.1 + score);
+                expected.entry((second.div_euclid(10) * 10, *song)).or_default().push(*score);
             }
             let epoch = epoch(&pipeline, Watermark(watermark), &rows);
             let after = if step == 59 { i64::MAX } else { watermark + draw.below(8) * SECOND };
@@ -230,9 +252,15 @@ fn neither_disk_nor_restores_nor_what_was_given_before_change_the_results() {
             }
         }
         assert!(spilled > 0 && moved > 0, "neither disk nor restores were tried");
-        let given = expected.iter().filter(|(_, (n, _))| having.is_empty() || n % 2 == 1);
-        let expected: BTreeMap<String, String> =
-            given.map(|((start, song), (n, total))| (format!("{start} {song}"), format!(" {n} {total}"))).collect();
+        let given = expected.into_iter().filter(|(_, scores)| having.is_empty() || scores.len() % 2 == 1);
+        let line = |((start, song), mut scores): ((i64, i64), Vec<i64>)| {
+            if aggregates == DIFFERENT {
+                scores.sort_unstable();
+                scores.dedup();
+            }
+            (format!("{start} {song}"), format!(" {} {}", scores.len(), scores.iter().sum::<i64>()))
+        };
+        let expected: BTreeMap<String, String> = given.map(line).collect();
         assert_eq!(table, expected, "seed {seed}");
         assert_eq!([held.open_panes(), spilling.open_panes(), moving.open_panes()], [0; 3]);
     }

@@ -79,7 +79,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, rows: &RecordBatch) -> Step {
-        let step = self.target.plan(&self.state, 100);
+        let step = self.target.plan(&self.state, 1, 100);
         let done = self.target.carry_out(&step, std::slice::from_ref(rows), self.generation).unwrap();
         let StepOutcome::Done { bytes_after } = done else { panic!("{done:?}") };
         self.state.file_bytes = bytes_after;
