@@ -146,9 +146,7 @@ pub fn append(
     to: &mut File,
 ) -> std::io::Result<()> {
     match (format, old) {
-        (Format::Parquet, Some(old)) => {
-            grow::grow(schema, parquet_properties(), GROUP_ROWS, old, batches, to).map_err(io_error)
-        }
+        (Format::Parquet, Some(old)) => grow::grow(schema, parquet_properties(), GROUP_ROWS, old, batches, to).map_err(io_error),
         (_, old) => {
             if let Some(mut old) = old {
                 old.rewind()?;

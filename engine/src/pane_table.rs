@@ -323,8 +323,9 @@ impl PaneTable {
         }
         self.accumulators.merge(shape, states, scratch, self.groups)?;
         for (set, elements) in parts.elements.iter().enumerate().filter(|(_, elements)| elements.num_rows() > 0) {
-            self.intern(&elements.columns()[2..2 + shape.key_count()], elements.num_rows(), scratch)?;
-            self.sets[set].merge(elements, scratch)?;
+            let (keys, behind_keys) = elements.columns()[2..].split_at(shape.key_count());
+            self.intern(keys, elements.num_rows(), scratch)?;
+            self.sets[set].merge(behind_keys, scratch)?;
         }
         Ok(())
     }

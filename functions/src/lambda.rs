@@ -23,8 +23,12 @@ use crate::worker::{self, Invocation, Left, WorkerError, said_all};
 
 /// Time kept for committing and leaving before the platform ends the process; of a short invocation a quarter.
 const LEAVE_BEFORE: Duration = Duration::from_secs(3);
-/// Part of the function's memory that state and caches get; the rest is the program's, and room for what is under way.
+/// What the program takes of a function's memory before any state.
+const PROGRAM_BYTES: u64 = 320 << 20;
+/// Part of the rest that state and batches get: freed memory is given back to the system after a while only.
 const MEMORY_PART: u64 = 2;
+/// What they get at least.
+const MEMORY_MIN: u64 = 64 << 20;
 /// Compiled scripts kept.
 const LOADED_MAX: usize = 16;
 
@@ -57,7 +61,7 @@ impl Worker {
         let settings = Settings::try_parse_from(["weir-worker"])?;
         let mut config = settings.common.config()?;
         if let Some(megabytes) = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|text| text.parse::<u64>().ok()) {
-            config.memory = (megabytes << 20) / MEMORY_PART;
+            config.memory = ((megabytes << 20).saturating_sub(PROGRAM_BYTES) / MEMORY_PART).max(MEMORY_MIN);
         }
         settings.running.apply(&mut config);
         anyhow::ensure!(

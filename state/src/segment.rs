@@ -27,8 +27,8 @@ mod write;
 
 pub use read::{decode, read_as, read_for, read_for_all};
 pub use schema::{check_schema, fingerprint, unstorable};
-pub use write::encode;
 pub(crate) use write::SegmentWriter;
+pub use write::encode;
 
 use bytes::Bytes;
 use weir_model::{RowGroupRef, SegmentKind, SegmentRef};

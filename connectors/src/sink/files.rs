@@ -232,7 +232,9 @@ impl FileTarget {
             _ => (step.bytes_before, bytes_now),
         };
         let ends_with_step = match &now {
-            Some(found) if size > Some(before) => self.ends_with(found, step, rows).map_err(|error| unwritable(&target, &error))?,
+            Some(found) if size > Some(before) => {
+                self.ends_with(found, step, rows).map_err(|error| unwritable(&target, &error))?
+            }
             _ => false,
         };
         match decide_recovery(before, size, ends_with_step) {
@@ -357,7 +359,9 @@ fn remove_folder(path: &Path) -> Result<(), SourceError> {
 fn unwritable(path: &Path, error: &std::io::Error) -> SourceError {
     let remedy = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space and run again: nothing was lost",
-        ErrorKind::InvalidData => "this format cannot hold the rows, or the file is no longer what it was: move it away and run again",
+        ErrorKind::InvalidData => {
+            "this format cannot hold the rows, or the file is no longer what it was: move it away and run again"
+        }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "let this user write there, or choose another 'path'",
         _ => "put it right and run again: the job goes on where it stopped",
     };

@@ -60,9 +60,9 @@ impl ValueSet {
         self.add(values, groups, &seen_bits)
     }
 
-    /// Takes rows of elements: values and bits behind the keys; `groups` has the group of each.
-    pub(crate) fn merge(&mut self, elements: &RecordBatch, groups: &[usize]) -> Result<(), EngineError> {
-        let [.., values, bits] = elements.columns() else { return Ok(()) };
+    /// Takes rows of elements: values and bits behind their keys; `groups` has the group of each.
+    pub(crate) fn merge(&mut self, behind_keys: &[ArrayRef], groups: &[usize]) -> Result<(), EngineError> {
+        let [values, bits, ..] = behind_keys else { return Ok(()) };
         if self.is_weighed {
             let weights = bits.as_primitive::<Int64Type>().values().iter().map(|weight| weight.cast_unsigned());
             return self.add(Arc::clone(values), groups.iter().copied(), &weights.collect::<Vec<_>>());
@@ -97,7 +97,12 @@ impl ValueSet {
     /// Ends the set as rows of elements.
     ///
     /// - `keys`: key group, pane and keys of each group. - `behind`: columns of groups that their elements have, too.
-    pub(crate) fn into_rows(self, schema: &SchemaRef, keys: &[ArrayRef], behind: &[ArrayRef]) -> Result<RecordBatch, EngineError> {
+    pub(crate) fn into_rows(
+        self,
+        schema: &SchemaRef,
+        keys: &[ArrayRef],
+        behind: &[ArrayRef],
+    ) -> Result<RecordBatch, EngineError> {
         let is_weighed = self.is_weighed;
         let Elements { groups, values, bits } = self.into_elements()?;
         let groups = UInt32Array::from_iter_values(groups.into_iter().map(number));

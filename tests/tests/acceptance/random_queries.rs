@@ -377,7 +377,7 @@ fn expression(columns: &[(String, Type)], draw: &mut Draw) -> (String, String) {
 /// An aggregate: type of its result and call.
 fn aggregate(columns: &[(String, Type)], draw: &mut Draw) -> (String, String) {
     let (name, data_type) = draw.of(columns).clone();
-    let (result, call) = match draw.below(5) {
+    let (result, call) = match draw.below(7) {
         0 => ("BIGINT".to_owned(), "COUNT(*)".to_owned()),
         1 if data_type == Type::Decimal => ("DECIMAL(20, 2)".to_owned(), format!("SUM({name})")),
         1 if data_type == Type::Double => ("DOUBLE".to_owned(), format!("SUM({name})")),
@@ -385,6 +385,10 @@ fn aggregate(columns: &[(String, Type)], draw: &mut Draw) -> (String, String) {
         2 if data_type == Type::Double => ("DOUBLE".to_owned(), format!("AVG({name})")),
         3 if data_type != Type::Bool => (data_type.sql().to_owned(), format!("MIN({name})")),
         4 if data_type != Type::Bool => (data_type.sql().to_owned(), format!("MAX({name})")),
+        5 => ("BIGINT".to_owned(), format!("COUNT(DISTINCT {name})")),
+        6 if data_type.is_number() && !matches!(data_type, Type::Decimal | Type::Double) => {
+            ("BIGINT".to_owned(), format!("SUM(DISTINCT {name})"))
+        }
         _ => ("BIGINT".to_owned(), format!("COUNT({name})")),
     };
     let filter = draw.one_in(3).then(|| predicate(columns, draw)).flatten();
