@@ -185,6 +185,9 @@ impl PaneShape {
 
     /// By set, of each element which of `groups` is its own.
     fn places_of(&self, groups: &RecordBatch, elements: &[RecordBatch]) -> Result<Vec<Vec<usize>>, EngineError> {
+        if elements.is_empty() {
+            return Ok(Vec::new());
+        }
         let Some(mut keys) = self.new_keys()? else {
             return Ok(elements.iter().map(|elements| vec![0; elements.num_rows()]).collect());
         };

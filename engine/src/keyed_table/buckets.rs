@@ -80,6 +80,8 @@ struct Disk {
     appended: usize,
     /// Keys; of a bucket that was restored without being read, at most so many.
     groups: usize,
+    /// Whether it was, so that it may have several rows of a key.
+    is_restored: bool,
     /// Keys changed since the last checkpoint.
     changed: usize,
     /// Bytes that it takes in memory, as far as is known.
@@ -108,6 +110,7 @@ impl Buckets {
         }
         for (number, bucket) in buckets.buckets.iter_mut().enumerate() {
             bucket.turn = lifetime.turn(number, BUCKETS);
+            bucket.disk.is_restored = false;
         }
         Ok(buckets)
     }
@@ -148,6 +151,7 @@ impl Buckets {
         drop(partials);
         for (bucket, rows) in parts {
             let change = if self.is_asked(shape, bucket, &rows) {
+                self.make_room(lifetime, under_way)?;
                 self.ask(shape, lifetime, bucket, &rows, wants_before)?
             } else {
                 self.hold(shape, lifetime, bucket, under_way)?;
@@ -166,7 +170,11 @@ impl Buckets {
     fn is_asked(&self, shape: &PaneShape, number: usize, rows: &[RecordBatch]) -> bool {
         let Bucket { disk, held, .. } = &self.buckets[number];
         let touched: usize = rows.iter().map(RecordBatch::num_rows).sum();
-        held.is_none() && !shape.is_ordered() && disk.rows >= ASKED_FROM * touched && !disk.is_long(touched, disk.groups)
+        held.is_none()
+            && !shape.is_ordered()
+            && disk.rows >= ASKED_FROM * touched
+            && !disk.is_restored
+            && !disk.is_long(0, disk.groups)
     }
 
     /// Folds rows into those of their keys that a bucket has on disk, and writes what is new behind them.
@@ -299,7 +307,10 @@ impl Buckets {
     fn append(&mut self, shape: &PaneShape, rows: &RecordBatch, written: Written) -> Result<(), EngineError> {
         for (bucket, part) in self.parts(shape, rows)? {
             let disk = &mut self.buckets[bucket].disk;
-            disk.append(&mut self.files, &part, written)?;
+            for start in (0..part.num_rows()).step_by(PASS_ROWS) {
+                disk.append(&mut self.files, &part.slice(start, PASS_ROWS.min(part.num_rows() - start)), written)?;
+            }
+            disk.is_restored |= written == Written::BeforeCheckpoint;
             disk.groups += part.num_rows();
             disk.changed += if written == Written::SinceCheckpoint { part.num_rows() } else { 0 };
         }
@@ -415,6 +426,7 @@ impl Disk {
             self.append_rows(files, lifetime, held, Part::Unsaved)?;
         }
         (self.groups, self.changed, self.bytes) = (held.groups(), held.changed(), held.bytes());
+        self.is_restored = false;
         Ok(())
     }
 

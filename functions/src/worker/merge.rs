@@ -254,8 +254,10 @@ impl MergeShard {
         let receiver = self.head.shard.shard;
         let (mut input, mut cuts, mut inputs) = (Vec::new(), Vec::new(), BTreeMap::new());
         let (mut rows, mut bytes) = (0, 0);
-        let share = (ctx.tuning.merge_bytes_max / self.upstream.len().max(1)).max(1);
+        let (mut room, mut waiting) = (ctx.tuning.merge_bytes_max, self.upstream.len());
         for upstream in &mut self.upstream {
+            // What one leaves of its share the others have.
+            let share = (room / waiting.max(1)).max(1);
             let (view, before) = (upstream.view(receiver), upstream.consumed);
             let mut taken = 0;
             while taken < share
@@ -268,6 +270,7 @@ impl MergeShard {
                 let entry = &unread.entry;
                 upstream.consumed = InputState { epoch: entry.epoch, watermark: entry.watermark, activity: entry.activity };
             }
+            (room, waiting) = (room.saturating_sub(taken), waiting - 1);
             let rest = upstream.view(receiver);
             rows += view.unread_rows - rest.unread_rows;
             bytes += view.unread_bytes.saturating_sub(rest.unread_bytes);

@@ -48,6 +48,55 @@ fn a_table_may_be_many_times_larger_than_its_memory() {
     assert_eq!(commit(&mut free, 100), commit(&mut restored, 100));
 }
 
+#[test]
+fn a_table_that_is_asked_has_the_bits_of_one_that_is_held() {
+    const KEYS: u64 = 30_000;
+    const TEN_MINUTES: i64 = 600_000_000;
+    let jobs = [("", TOTALS), (AN_HOUR, TOTALS), ("", DISTINCT_TOTALS), (AN_HOUR, DISTINCT_TOTALS)];
+    for (seed, (settings, query)) in (1..).zip(jobs) {
+        let job = scripted(settings, RETRACTIONS, query);
+        let rows = |number: u64, count: u64| -> Vec<(Option<i64>, f64)> {
+            let drawn = (0..count).map(|row| draw((seed << 48) | (number << 32) | row));
+            let row = |drawn: u64| {
+                let key = i64::try_from(drawn % KEYS).expect("small");
+                ((key > 0).then_some(key), [0.0, -0.0, 1.5, f64::NAN, 7.25][(drawn >> 40) as usize % 5])
+            };
+            drawn.map(row).collect()
+        };
+        let (mut held, mut asked) = (Shard::new(&job), Shard::within(&job, 1 << 18));
+        let mut objects = Vec::new();
+        for number in 0..24u64 {
+            // Enough to fill the buckets, and then a few rows for each.
+            let rows = rows(number, if number < 3 { 20_000 } else { 1_500 });
+            let now = TEN_MINUTES * i64::try_from(number).expect("small");
+            assert_eq!(bits(&held.commit_at(now, &rows)), bits(&asked.commit_at(now, &rows)), "seed {seed}, batch {number}");
+            assert_eq!(held.merge.changed(), asked.merge.changed(), "seed {seed}, batch {number}");
+            if [6, 9, 12].contains(&number) {
+                let extent = if number == 6 { Extent::Whole } else { Extent::Changed };
+                let (stored, other) = (held.checkpoint(extent), asked.checkpoint(extent));
+                assert_eq!(bits(&rows_of(&stored)), bits(&rows_of(&other)), "seed {seed}, checkpoint after {number}");
+                objects.push(other);
+            }
+            if number == 12 {
+                asked = Shard::within(&job, 1 << 18);
+                asked.merge.set_now(now);
+                asked.restore(&objects);
+            }
+        }
+        assert_eq!(
+            bits(&rows_of(&held.checkpoint(Extent::Whole))),
+            bits(&rows_of(&asked.checkpoint(Extent::Whole))),
+            "seed {seed}"
+        );
+    }
+}
+
+/// Columns as text, every buffer of them: a NaN equals itself there, and zeros differ by their sign.
+fn bits(rows: &RecordBatch) -> Vec<String> {
+    let columns = rows.columns().iter().map(|column| format!("{:?}", column.to_data()));
+    columns.collect()
+}
+
 /// Rows of a checkpoint, however they are cut into batches.
 fn rows_of(batches: &[RecordBatch]) -> RecordBatch {
     concat_batches(batches[0].schema_ref(), batches).expect("batches of one schema")
