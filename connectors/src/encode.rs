@@ -3,7 +3,7 @@
 mod grow;
 
 use std::fs::File;
-use std::io::{ErrorKind, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
@@ -133,37 +133,53 @@ fn parquet(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<Vec<u8>, Arrow
     Ok(writer.into_inner()?)
 }
 
-/// Writes the rows of `old`, a file this module encoded, and `batches` after them, to `to`. Only the new rows, and the last few of a
-/// Parquet file, are ever in memory.
+/// Writes the rows of `old`, a file of so many bytes that this module encoded, and `batches` after them, to `to`. Only the new rows, and
+/// the last few of a Parquet file, are ever in memory.
 ///
 /// # Errors
 /// [`std::io::Error`] of the disk; [`ErrorKind::InvalidData`] if `old` is not of the format, or the format cannot hold a value.
 pub fn append(
     format: Format,
     schema: &SchemaRef,
-    old: Option<&File>,
+    old: Option<(&File, u64)>,
     batches: &[RecordBatch],
     to: &mut File,
 ) -> std::io::Result<()> {
     match (format, old) {
-        (Format::Parquet, Some(old)) => grow::grow(schema, parquet_properties(), GROUP_ROWS, old, batches, to).map_err(io_error),
+        (Format::Parquet, Some((old, _))) => {
+            grow::grow(schema, parquet_properties(), GROUP_ROWS, old, batches, to).map_err(io_error)
+        }
         (_, old) => {
-            if let Some(mut old) = old {
+            if let Some((mut old, bytes)) = old {
                 old.rewind()?;
-                std::io::copy(&mut old, to)?;
+                if std::io::copy(&mut old.take(bytes), to)? != bytes {
+                    return Err(std::io::Error::new(ErrorKind::InvalidData, "it has become shorter meanwhile"));
+                }
             }
-            to.write_all(&encode(format, schema, batches).map_err(|error| io_error(error.into()))?)
+            to.write_all(&encode(format, schema, batches).map_err(arrow_io_error)?)
         }
     }
 }
 
-/// The disk's own error, if that is the cause.
-fn io_error(error: ParquetError) -> std::io::Error {
-    match error {
-        ParquetError::External(cause) => match cause.downcast::<std::io::Error>() {
-            Ok(error) => *error,
+/// The disk's own error, if that is the cause; else one of [`ErrorKind::InvalidData`].
+pub(crate) fn io_error(error: ParquetError) -> std::io::Error {
+    let cause = match error {
+        ParquetError::External(cause) => cause,
+        other => return std::io::Error::new(ErrorKind::InvalidData, other),
+    };
+    match cause.downcast::<std::io::Error>() {
+        Ok(error) => *error,
+        Err(cause) => match cause.downcast::<ArrowError>() {
+            Ok(error) => arrow_io_error(*error),
             Err(cause) => std::io::Error::new(ErrorKind::InvalidData, cause),
         },
+    }
+}
+
+/// As [`io_error`].
+pub(crate) fn arrow_io_error(error: ArrowError) -> std::io::Error {
+    match error {
+        ArrowError::IoError(_, error) => error,
         other => std::io::Error::new(ErrorKind::InvalidData, other),
     }
 }

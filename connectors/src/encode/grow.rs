@@ -52,9 +52,10 @@ pub(super) fn grow<W: Write + Send>(
         take_over(&mut file, old, metadata, group)?;
     }
     for (number, group) in groups_of(rest.iter().chain(batches), group_rows.max).into_iter().enumerate() {
-        write_group(&mut file, &factory, kept + number, &group)?;
+        write_group(&mut file, &factory, schema, kept + number, &group)?;
     }
-    file.into_inner()?.flush()?;
+    // Not `into_inner`, which hides what the disk said.
+    file.finish()?;
     Ok(())
 }
 
@@ -103,13 +104,14 @@ fn groups_of<'a>(batches: impl Iterator<Item = &'a RecordBatch>, group_rows: usi
 fn write_group<W: Write + Send>(
     file: &mut SerializedFileWriter<W>,
     factory: &ArrowRowGroupWriterFactory,
+    schema: &SchemaRef,
     number: usize,
     batches: &[RecordBatch],
 ) -> Result<(), ParquetError> {
     let mut columns = factory.create_column_writers(number)?;
     for batch in batches {
         let mut leaves = Vec::with_capacity(columns.len());
-        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        for (field, column) in schema.fields().iter().zip(batch.columns()) {
             leaves.extend(compute_leaves(field, column)?);
         }
         for (column, leaf) in columns.iter_mut().zip(&leaves) {
@@ -186,6 +188,23 @@ mod tests {
             assert!(groups.iter().rev().skip(1).all(|rows| (60..=100).contains(rows)), "{groups:?}");
         }
         assert_eq!(read(&file).1, [61, 100, 100, 100, 100, 14]);
+    }
+
+    #[test]
+    fn rows_that_are_never_null_follow_those_that_may_be() {
+        let column = |nullable| {
+            let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+            RecordBatch::try_from_iter_with_nullable([("n", numbers, nullable)]).unwrap()
+        };
+        let (may, never) = (column(true), column(false));
+        let mut file = tempfile::tempfile().unwrap();
+        let mut writer = ArrowWriter::try_new(&mut file, may.schema(), None).unwrap();
+        writer.write(&may).unwrap();
+        writer.close().unwrap();
+        let mut to = Vec::new();
+        grow(&may.schema(), WriterProperties::default(), GROUPS, &file, &[never], &mut to).unwrap();
+        let (found, _) = read(&to.into());
+        assert_eq!(found.column(0).as_ref(), &Int64Array::from(vec![1, 2, 1, 2]));
     }
 
     #[test]

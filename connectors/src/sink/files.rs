@@ -24,6 +24,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -228,7 +229,9 @@ impl FileTarget {
         let bytes_now = (now.as_ref().map(|file| Ok(file.metadata()?.len())).transpose())
             .map_err(|error: std::io::Error| unwritable(&target, &error))?;
         let (before, size) = match (self.format, &now) {
-            (Format::Parquet, Some(found)) => (step.rows_before, Some(parquet_rows(found))),
+            (Format::Parquet, Some(found)) => {
+                (step.rows_before, Some(parquet_rows(found).map_err(|error| unwritable(&target, &error))?))
+            }
             _ => (step.bytes_before, bytes_now),
         };
         let ends_with_step = match &now {
@@ -241,7 +244,7 @@ impl FileTarget {
             PublishRecovery::AlreadyDone => Ok(StepOutcome::Done { bytes_after: bytes_now.unwrap_or_default() }),
             PublishRecovery::TargetChanged => Ok(StepOutcome::TargetChanged),
             PublishRecovery::CarryOut => {
-                let write = |to: &mut File| encode::append(self.format, &self.schema, now.as_ref(), rows, to);
+                let write = |to: &mut File| encode::append(self.format, &self.schema, now.as_ref().zip(bytes_now), rows, to);
                 self.replace_with(&target, generation, write)
             }
         }
@@ -249,10 +252,9 @@ impl FileTarget {
 
     /// Whether `found` is the file after the step: it ends in the step's rows.
     fn ends_with(&self, found: &File, step: &Step, rows: &[RecordBatch]) -> std::io::Result<bool> {
-        let invalid = |error: ArrowError| std::io::Error::new(ErrorKind::InvalidData, error);
         match self.format {
             Format::Json | Format::Csv => {
-                let added = encode::encode(self.format, &self.schema, rows).map_err(invalid)?;
+                let added = encode::encode(self.format, &self.schema, rows).map_err(encode::arrow_io_error)?;
                 if found.metadata()?.len() != step.bytes_before + added.len() as u64 {
                     return Ok(false);
                 }
@@ -260,7 +262,7 @@ impl FileTarget {
                 found.read_exact_at(&mut end, step.bytes_before)?;
                 Ok(end == added)
             }
-            Format::Parquet => parquet_ends_with(found, &self.schema, step.rows_before, rows).map_err(invalid),
+            Format::Parquet => parquet_ends_with(found, &self.schema, step.rows_before, rows),
         }
     }
 
@@ -320,24 +322,32 @@ impl FileTarget {
 }
 
 /// Rows of a Parquet file; `u64::MAX` if it is none, which no step ever leaves.
-fn parquet_rows(found: &File) -> u64 {
-    let reader = found.try_clone().ok().and_then(|found| ParquetRecordBatchReaderBuilder::try_new(found).ok());
-    reader.and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok()).unwrap_or(u64::MAX)
+fn parquet_rows(found: &File) -> std::io::Result<u64> {
+    let rows = parquet_reader(found)?.and_then(|reader| u64::try_from(reader.metadata().file_metadata().num_rows()).ok());
+    Ok(rows.unwrap_or(u64::MAX))
 }
 
-fn parquet_ends_with(found: &File, schema: &SchemaRef, rows_before: u64, rows: &[RecordBatch]) -> Result<bool, ArrowError> {
-    let Ok(reader) = ParquetRecordBatchReaderBuilder::try_new(found.try_clone()?) else {
-        return Ok(false);
-    };
-    let wanted = arrow::compute::concat_batches(schema, rows)?;
+/// `None` if it is no Parquet file: that it cannot be read now says nothing of it.
+fn parquet_reader(found: &File) -> std::io::Result<Option<ParquetRecordBatchReaderBuilder<File>>> {
+    match ParquetRecordBatchReaderBuilder::try_new(found.try_clone()?).map_err(encode::io_error) {
+        Ok(reader) => Ok(Some(reader)),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parquet_ends_with(found: &File, schema: &SchemaRef, rows_before: u64, rows: &[RecordBatch]) -> std::io::Result<bool> {
+    let Some(reader) = parquet_reader(found)? else { return Ok(false) };
+    let wanted = concat_batches(schema, rows).map_err(encode::arrow_io_error)?;
     let rows = u64::try_from(reader.metadata().file_metadata().num_rows()).ok();
     if rows != Some(rows_before + wanted.num_rows() as u64) {
         return Ok(false);
     }
-    let last = reader.with_offset(usize::try_from(rows_before).unwrap_or(usize::MAX)).build()?.collect::<Result<Vec<_>, _>>()?;
-    let conform = |batch: RecordBatch| RecordBatch::try_new(SchemaRef::clone(schema), batch.columns().to_vec());
-    let last = last.into_iter().map(conform).collect::<Result<Vec<_>, _>>()?;
-    Ok(arrow::compute::concat_batches(schema, &last)? == wanted)
+    let reader = reader.with_offset(usize::try_from(rows_before).unwrap_or(usize::MAX)).build().map_err(encode::io_error)?;
+    let conform =
+        |batch: Result<RecordBatch, ArrowError>| RecordBatch::try_new(SchemaRef::clone(schema), batch?.columns().to_vec());
+    let last = reader.map(conform).collect::<Result<Vec<_>, _>>().and_then(|last| concat_batches(schema, &last));
+    Ok(last.map_err(encode::arrow_io_error)? == wanted)
 }
 
 fn remove_folder(path: &Path) -> Result<(), SourceError> {

@@ -141,7 +141,8 @@ fn carry_out_until(crash: Crash, target: &FileTarget, step: &Step, rows: &[Recor
     let path = target.folder.join(&step.file);
     let staged = target.staging_of(generation).join(&step.file);
     let (old, mut new) = (File::open(&path).ok(), tempfile::NamedTempFile::new().unwrap());
-    encode::append(target.format, &target.schema, old.as_ref(), rows, new.as_file_mut()).unwrap();
+    let bytes = old.as_ref().map_or(0, |old| old.metadata().unwrap().len());
+    encode::append(target.format, &target.schema, old.as_ref().zip(Some(bytes)), rows, new.as_file_mut()).unwrap();
     let new = fs::read(new.path()).unwrap();
     let stage = |bytes: usize| target.stage(&staged, |to| to.write_all(&new[..bytes])).unwrap();
     match crash {
@@ -210,19 +211,22 @@ fn a_late_contender_does_not_give_a_zombie_its_folder_back() {
 
 #[test]
 fn a_full_disk_leaves_the_target_as_it_was_and_the_step_to_be_tried_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let target = target(folder.path(), "csv");
-    let first = target.plan(&PublishState::default(), 1, 10);
-    let bytes = done(target.carry_out(&first, &[rows(0, 3)], Generation(1)).unwrap());
-    let second = target.plan(&PublishState { file_bytes: bytes, file_rows: 3, ..PublishState::default() }, 1, 10);
-    // A device that is always full takes the staging file's place.
-    let staged = target.staging_of(Generation(1)).join(&second.file);
-    std::os::unix::fs::symlink("/dev/full", &staged).unwrap();
-    let error = target.carry_out(&second, &[rows(3, 5)], Generation(1)).unwrap_err().to_string();
-    assert!(error.contains("free some space and run again"), "{error}");
-    assert_eq!(published(folder.path(), "csv"), [0, 1, 2]);
-    done(target.carry_out(&second, &[rows(3, 5)], Generation(1)).unwrap());
-    assert_eq!(published(folder.path(), "csv"), [0, 1, 2, 3, 4]);
+    for format in ["csv", "json", "parquet"] {
+        let folder = tempfile::tempdir().unwrap();
+        let target = target(folder.path(), format);
+        let first = target.plan(&PublishState::default(), 1, 10);
+        let bytes = done(target.carry_out(&first, &[rows(0, 3)], Generation(1)).unwrap());
+        let second = target.plan(&PublishState { file_bytes: bytes, file_rows: 3, ..PublishState::default() }, 1, 10);
+        assert_eq!(second.file, first.file, "{format}");
+        // A device that is always full takes the staging file's place.
+        let staged = target.staging_of(Generation(1)).join(&second.file);
+        std::os::unix::fs::symlink("/dev/full", &staged).unwrap();
+        let error = target.carry_out(&second, &[rows(3, 5)], Generation(1)).unwrap_err().to_string();
+        assert!(error.contains("free some space and run again"), "{format}: {error}");
+        assert_eq!(published(folder.path(), format), [0, 1, 2]);
+        done(target.carry_out(&second, &[rows(3, 5)], Generation(1)).unwrap());
+        assert_eq!(published(folder.path(), format), [0, 1, 2, 3, 4]);
+    }
 }
 
 #[test]
