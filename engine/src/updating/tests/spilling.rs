@@ -71,7 +71,10 @@ fn a_table_that_is_asked_has_the_bits_of_one_that_is_held() {
             let now = TEN_MINUTES * i64::try_from(number).expect("small");
             // Arrays are equal if their bytes are: a NaN is itself, and zeros differ by their sign.
             assert!(held.commit_at(now, &rows) == asked.commit_at(now, &rows), "seed {seed}, batch {number}");
-            assert_eq!(held.merge.changed(), asked.merge.changed(), "seed {seed}, batch {number}");
+            if settings.is_empty() {
+                // Else it depends on when forgotten keys were swept.
+                assert_eq!(held.merge.changed(), asked.merge.changed(), "seed {seed}, batch {number}");
+            }
             if [6, 9, 12].contains(&number) {
                 let extent = if number == 6 { Extent::Whole } else { Extent::Changed };
                 let (stored, other) = (held.checkpoint(extent), asked.checkpoint(extent));
