@@ -24,6 +24,7 @@ use datafusion::arrow::error::ArrowError;
 
 mod batch;
 mod buckets;
+mod disk;
 mod held;
 mod lifetime;
 mod order;

@@ -20,9 +20,10 @@ use datafusion::arrow::array::{AsArray, RecordBatch};
 use datafusion::arrow::datatypes::{SchemaRef, UInt16Type};
 use weir_state::key_sort::sorted_by_key_group;
 
+use super::disk::{APPENDED_MAX, Disk};
 use super::held::{HeldTable, Part, Written};
 use super::lifetime::Lifetime;
-use super::stretch::{Stretch, StretchFiles};
+use super::stretch::StretchFiles;
 use super::{Change, PASS_ROWS, TablePass};
 use crate::EngineError;
 use crate::chunks::slice_bytes;
@@ -35,10 +36,6 @@ use crate::spill_files::SpillFiles;
 const BUCKETS: usize = 256;
 /// Bytes of a file: buckets are written anew one by one.
 const FILE_BYTES: u64 = 64 << 20;
-/// About what the index takes of each key.
-const INDEX_BYTES: usize = 48;
-/// Times that a bucket's new rows are written behind its others; then it is written anew. Not all buckets with the same batch.
-const APPENDED_MAX: usize = 32;
 /// Rows that a bucket has on disk for each that a batch brings, from which on it is asked and not read.
 const ASKED_FROM: usize = 4;
 
@@ -69,23 +66,6 @@ struct Held {
     rows: HeldTable,
     bytes: usize,
     used: u64,
-}
-
-/// Rows on disk, later ones in the place of earlier ones of their keys.
-#[derive(Default)]
-struct Disk {
-    stretches: Vec<Stretch>,
-    rows: usize,
-    /// Times that rows were appended.
-    appended: usize,
-    /// Keys; of a bucket that was restored without being read, at most so many.
-    groups: usize,
-    /// Whether it was, so that it may have several rows of a key.
-    is_restored: bool,
-    /// Keys changed since the last checkpoint.
-    changed: usize,
-    /// Bytes that it takes in memory, as far as is known.
-    bytes: usize,
 }
 
 impl Buckets {
@@ -405,53 +385,6 @@ impl Bucket {
         if let Some(held) = &mut self.held {
             held.rows.checkpointed();
         }
-    }
-}
-
-impl Disk {
-    /// Whether it has become so long that it should be written anew.
-    ///
-    /// - `more`: rows that are to be appended. - `groups`: keys.
-    fn is_long(&self, more: usize, groups: usize) -> bool {
-        self.appended >= APPENDED_MAX || self.rows + more > 2 * groups
-    }
-
-    /// Writes what a held bucket has and the disk has not, or all of it once that is shorter to read.
-    fn take(&mut self, files: &mut StretchFiles, lifetime: Lifetime, held: &HeldTable) -> Result<(), EngineError> {
-        if self.stretches.is_empty() || self.is_long(held.unsaved(), held.groups()) {
-            *self = Self::default();
-            self.append_rows(files, lifetime, held, Part::All)?;
-        } else {
-            self.appended += usize::from(held.unsaved() > 0);
-            self.append_rows(files, lifetime, held, Part::Unsaved)?;
-        }
-        (self.groups, self.changed, self.bytes) = (held.groups(), held.changed(), held.bytes());
-        self.is_restored = false;
-        Ok(())
-    }
-
-    /// Writes rows of `table` behind its own.
-    fn append_rows(
-        &mut self,
-        files: &mut StretchFiles,
-        lifetime: Lifetime,
-        table: &HeldTable,
-        part: Part,
-    ) -> Result<(), EngineError> {
-        let (unchanged, changed) = table.living_slots(lifetime, part)?;
-        for (slots, written) in [(unchanged, Written::BeforeCheckpoint), (changed, Written::SinceCheckpoint)] {
-            for part in slots.chunks(PASS_ROWS) {
-                self.append(files, &table.gather(part)?, written)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, files: &mut StretchFiles, rows: &RecordBatch, written: Written) -> Result<(), EngineError> {
-        self.stretches.push(files.write(rows, written)?);
-        self.rows += rows.num_rows();
-        self.bytes += slice_bytes(rows) + rows.num_rows() * INDEX_BYTES;
-        Ok(())
     }
 }
 
